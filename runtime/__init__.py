@@ -1,0 +1,1 @@
+"""The serving runtime: an artifact and a checkpoint in, tokens out. Imports no compiler."""

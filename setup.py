@@ -1,0 +1,58 @@
+"""Package `oi`: the folders of this repository as `oi.ir`, `oi.codegen`, `oi.runtime`, `oi.models`."""
+
+from setuptools import setup
+
+PACKAGES = {
+    "oi.ir": "ir",
+    "oi.ir.ops": "ir/ops",
+    "oi.ir.reference": "ir/reference",
+    "oi.models": "models",
+    "oi.codegen": "codegen",
+    "oi.codegen.passes": "codegen/passes",
+    "oi.codegen.cpu": "codegen/cpu",
+    "oi.codegen.cpu.kernels": "codegen/cpu/kernels",
+    "oi.runtime": "runtime",
+    "oi.runtime.device": "runtime/device",
+    "oi.runtime.http": "runtime/http",
+}
+
+SERVE = [
+    "aiohttp==3.14.5",
+    "jinja2==3.1.6",
+    "msgspec==0.22.0",
+    "numpy==2.4.6",
+    "prometheus-client==0.26.0",
+    "tokenizers==0.23.3",
+]
+COMPILE = ["apache-tvm==0.27.0.post1", "apache-tvm-ffi==0.1.15.post2", "rich==15.0.0"]
+REFERENCE = ["numba==0.68.1", "safetensors==0.8.0", "torch==2.13.0", "transformers==5.23.0"]
+TEST = [
+    *COMPILE,
+    *REFERENCE,
+    "hypothesis==6.170.15",
+    "import-linter==2.16",
+    "mypy==2.4.1",
+    "openai==3.54.0",
+    "psutil==7.2.2",
+    "pytest==9.2.0",
+    "pytest-benchmark==5.3.1",
+    "pytest-timeout==2.4.0",
+    "ruff==0.17.6",
+    "schemathesis==4.32.5",
+]
+BENCH = [*TEST, "matplotlib==3.11.2"]
+
+setup(
+    name="oi",
+    version="0.1.0",
+    description="The leanest and fastest way to serve Qwen3",
+    python_requires=">=3.11",
+    packages=list(PACKAGES),
+    package_dir=PACKAGES,
+    package_data={"oi.models": ["tiny/*"]},
+    install_requires=SERVE,
+    extras_require={"compile": COMPILE, "test": TEST, "bench": BENCH},
+    entry_points={
+        "console_scripts": ["oi-compile=oi.codegen.cli:main", "oi-run=oi.runtime.cli:main"],
+    },
+)
