@@ -32,11 +32,9 @@ _DTYPE = {"F32": "f32", "BF16": "bf16"}
 
 def bundled_folder() -> Path:
     """The checkpoint that comes with oi. It is found without importing `oi.models`."""
-    spec = find_spec("oi")
-    if spec is not None and spec.submodule_search_locations is not None:
-        models = find_spec("oi.models")
-        if models is not None and models.origin is not None:
-            return Path(models.origin).parent / "tiny"
+    spec = find_spec("oi.models")
+    if spec is not None and spec.origin is not None:
+        return Path(spec.origin).parent / "tiny"
     raise CheckpointError("the bundled checkpoint is not installed; reinstall oi, or name a checkpoint with --model")
 
 

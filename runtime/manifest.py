@@ -18,7 +18,7 @@ class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pass
 
 
-class Target(_Record):
+class Target(_Record, frozen=True):
     """What the kernels were built for."""
 
     kind: Literal["cpu"]
@@ -30,12 +30,12 @@ class Target(_Record):
     """CPU features (as in /proc/cpuinfo's flags) that the kernels use; the machine must have all."""
 
 
-class File(_Record):
+class File(_Record, frozen=True):
     sha256: str
     bytes: int
 
 
-class Model(_Record):
+class Model(_Record, frozen=True):
     """What the runtime must know of the model, and the checkpoints it fits."""
 
     architecture: str
@@ -48,7 +48,7 @@ class Model(_Record):
     parameters: int
 
 
-class KvCache(_Record):
+class KvCache(_Record, frozen=True):
     """Geometry of one page: [layers, 2, kv_heads, page_size, head_dim] of `dtype`."""
 
     layers: int
@@ -63,7 +63,7 @@ class KvCache(_Record):
         return self.layers * 2 * self.kv_heads * self.page_size * self.head_dim * itemsize
 
 
-class Limits(_Record):
+class Limits(_Record, frozen=True):
     """Sizes that the memory plan was made for; the runtime may use less, never more."""
 
     max_tokens: int
@@ -74,7 +74,7 @@ class Limits(_Record):
     """Logit edits of one step (E)."""
 
 
-class Buffer(_Record):
+class Buffer(_Record, frozen=True):
     """A tensor that launches name. Symbolic dims are strings: "T", "S", "R", "P", "N", "E"."""
 
     kind: Literal["io", "weight", "constant", "state", "arena"]
@@ -84,14 +84,14 @@ class Buffer(_Record):
     """Bytes from the arena's start (kind arena), or from the constants file's start (kind constant)."""
 
 
-class Variant(_Record):
+class Variant(_Record, frozen=True):
     """A kernel and the largest row count it is meant for; the last variant of a launch has no bound."""
 
     kernel: str
     max_rows: int | None = None
 
 
-class Launch(_Record):
+class Launch(_Record, frozen=True):
     """One kernel call: `args` are buffer names, or ints passed by value (a layer's number)."""
 
     op: str
@@ -101,14 +101,14 @@ class Launch(_Record):
     args: list[str | int]
 
 
-class Program(_Record):
+class Program(_Record, frozen=True):
     """One graph, lowered. `io` buffers are shared by name between programs."""
 
     buffers: dict[str, Buffer]
     launches: list[Launch]
 
 
-class Manifest(_Record):
+class Manifest(_Record, frozen=True):
     format: int
     built_by: dict[str, str]
     """Versions of oi, tvm, llvm, … that built it."""
