@@ -1,0 +1,73 @@
+"""Frames on the socket between the HTTP process and the engine process.
+
+A frame is the body's length (4 bytes, little-endian) and the body, one msgpack record of `messages.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+import msgspec
+
+from oi.runtime.messages import FromEngine, ToEngine
+
+__all__ = ["MAX_FRAME_BYTES", "FrameReader", "WireError", "from_engine_reader", "pack", "to_engine_reader"]
+
+MAX_FRAME_BYTES = 1 << 28
+"""A longer body is a broken stream: the longest true one, a prompt at five bytes a token, is far below."""
+
+_HEADER_BYTES = 4
+_Message = TypeVar("_Message")
+_encoder = msgspec.msgpack.Encoder()
+
+
+class WireError(Exception):
+    """The stream does not hold frames of the expected records: the ends differ in version, or it is broken."""
+
+
+def pack(message: ToEngine | FromEngine) -> bytes:
+    """One frame."""
+    body = _encoder.encode(message)
+    return len(body).to_bytes(_HEADER_BYTES, "little") + body
+
+
+class FrameReader(Generic[_Message]):
+    """Cuts a byte stream, fed in pieces of any size, into messages. It keeps the last, unfinished frame."""
+
+    def __init__(self, decoder: msgspec.msgpack.Decoder[_Message]) -> None:
+        self._decoder = decoder
+        self._pending = bytearray()
+
+    def feed(self, data: bytes) -> list[_Message]:
+        """Messages that `data` completes, in order. Raises WireError; the stream is of no use after it."""
+        self._pending += data
+        messages = []
+        start = 0
+        while (body := start + _HEADER_BYTES) <= len(self._pending):
+            length = int.from_bytes(self._pending[start:body], "little")
+            if length > MAX_FRAME_BYTES:
+                raise WireError(f"a frame claims {length} bytes, more than {MAX_FRAME_BYTES}")
+            if body + length > len(self._pending):
+                break
+            messages.append(self._decode(self._pending[body : body + length]))
+            start = body + length
+        del self._pending[:start]
+        return messages
+
+    def _decode(self, body: bytearray) -> _Message:
+        try:
+            return self._decoder.decode(body)
+        except msgspec.MsgspecError as e:
+            raise WireError(f"a frame of {len(body)} bytes is not a known message: {e}") from e
+
+
+def to_engine_reader() -> FrameReader[ToEngine]:
+    """For the engine's end."""
+    decoder: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)
+    return FrameReader(decoder)
+
+
+def from_engine_reader() -> FrameReader[FromEngine]:
+    """For the HTTP process's end."""
+    decoder: msgspec.msgpack.Decoder[FromEngine] = msgspec.msgpack.Decoder(FromEngine)
+    return FrameReader(decoder)
