@@ -128,7 +128,7 @@ def plan(artifact: Artifact, settings: EngineSettings) -> Geometry:
     budget = settings.kv_bytes or int(_available_memory() * _KV_SHARE)
     pages = min(budget // kv.page_bytes, sequences * -(-wanted_len // kv.page_size))
     longest = min(wanted_len, pages * kv.page_size)
-    if settings.max_model_len is not None and longest < wanted_len or longest < kv.page_size:
+    if (settings.max_model_len is not None and longest < wanted_len) or longest < kv.page_size:
         raise DeviceError(
             f"a context of {wanted_len} tokens needs {-(-wanted_len // kv.page_size) * kv.page_bytes >> 20} MiB of KV "
             f"pages, {budget >> 20} MiB are to be had; lower --max-model-len"
@@ -164,5 +164,8 @@ def _within(what: str, wanted: int | None, limit: int) -> int:
 
 
 def _available_memory() -> int:
-    """Bytes that can be allocated without swapping."""
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Bytes that can be allocated without swapping, the page cache's counted in."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) << 10
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
