@@ -20,3 +20,7 @@ class ParseError(IRError):
         super().__init__(f"line {line}, column {column}: {message}")
         self.line = line
         self.column = column
+
+
+class UnsupportedModel(IRError):
+    """A model file cannot describe this config; the message names the field and what it may be."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 from oi.ir.errors import TypeMismatch
-from oi.ir.types import DType, Dim, TensorType
+from oi.ir.types import Dim, DType, TensorType
 
 __all__ = ["OPS", "Op", "expect_dtype", "expect_rank", "expect_same", "expect_shape", "register"]
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-__all__ = ["DType", "Dim", "Sym", "TensorType", "T", "S", "R", "P", "N", "E"]
+__all__ = ["DType", "Dim", "E", "N", "P", "R", "S", "Sym", "T", "TensorType"]
 
 
 class DType(Enum):

@@ -22,7 +22,9 @@ def _check_cache(op: str, kv: TensorType, layer: int) -> tuple[int, int]:
     _, layers, two, heads, page, dim = kv.shape
     if two != 2 or not all(isinstance(d, int) for d in (layers, heads, page, dim)):
         raise TypeMismatch(f"{op}: kv must be [N, L, 2, K, B, D] with static L, K, B, D, found {kv}")
-    assert isinstance(layers, int) and isinstance(heads, int) and isinstance(dim, int)
+    assert isinstance(layers, int)
+    assert isinstance(heads, int)
+    assert isinstance(dim, int)
     if not 0 <= layer < layers:
         raise TypeMismatch(f"{op}: layer {layer} is outside of {kv}")
     return heads, dim
