@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import pytest
+import tokenizers
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oi.runtime.errors import CheckpointError
+from oi.runtime.tokenizer import Tokenizer
+from tests import tiny_tokenizer
+
+WORDS = st.sampled_from(
+    [*tiny_tokenizer.SPECIAL, *tiny_tokenizer.NOT_SPECIAL, "<|im_", "end|>", "é", "🙂", "\n\n", " "]
+)
+TEXTS = st.lists(WORDS | st.text(), max_size=12).map("".join)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_tokenizer.write(tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture(scope="module")
+def ours(folder: Path) -> Tokenizer:
+    return Tokenizer(folder)
+
+
+@pytest.fixture(scope="module")
+def theirs(folder: Path) -> tokenizers.Tokenizer:
+    return tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+@given(text=TEXTS)
+def test_encodes_like_the_library(ours: Tokenizer, theirs: tokenizers.Tokenizer, text: str) -> None:
+    assert ours.encode(text) == theirs.encode(text, add_special_tokens=False).ids
+
+
+@given(text=TEXTS)
+def test_without_specials_no_control_token_comes_out(ours: Tokenizer, text: str) -> None:
+    ids = ours.encode(text, specials=False)
+    assert not any(map(ours.is_special, ids))
+    assert ours.encode(ours.decode(ids), specials=False) == ids
+
+
+@given(data=st.data())
+def test_decodes_like_the_library(ours: Tokenizer, theirs: tokenizers.Tokenizer, data: st.DataObject) -> None:
+    ids = data.draw(st.lists(st.integers(0, theirs.get_vocab_size() + 20)))
+    skip = data.draw(st.booleans())
+    assert ours.decode(ids, skip_specials=skip) == theirs.decode(ids, skip_special_tokens=skip)
+
+
+def test_all_bytes_have_a_token(ours: Tokenizer, theirs: tokenizers.Tokenizer) -> None:
+    singles = {ours.token_bytes(id) for id in range(theirs.get_vocab_size())}
+    assert {bytes([b]) for b in range(256)} <= singles
+
+
+def test_names_the_file_that_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
+        Tokenizer(tmp_path)
+
+
+def test_refuses_a_tokenizer_that_is_not_byte_level(tmp_path: Path) -> None:
+    tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0}, unk_token="a")).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(CheckpointError, match="byte-level"):
+        Tokenizer(tmp_path)
