@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from oi.ir.errors import VerifyError
 from oi.ir.graph import Graph, InputKind, Node, Value
-from oi.ir.op import Op
+from oi.ir.op import Op, infer_types
 from oi.ir.types import TensorType
 
 __all__ = ["Builder"]
@@ -40,7 +40,7 @@ class Builder:
 
     def emit_multi(self, op: Op, *operands: Value, names: tuple[str, ...] | None = None) -> tuple[Value, ...]:
         """Append a node with any number of results, named `names` or numbered."""
-        types = op.result_types(*(o.type for o in operands))
+        types = infer_types(op, [operand.type for operand in operands])
         if names is None:
             names = tuple(self._fresh() for _ in types)
         results = tuple(Value(self._claim(n), t) for n, t in zip(names, types, strict=True))

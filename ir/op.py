@@ -5,13 +5,14 @@ Nothing happens in a constructor. Operands are not part of the op; a `Node` bind
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 from oi.ir.errors import TypeMismatch
 from oi.ir.types import Dim, DType, TensorType
 
-__all__ = ["OPS", "Op", "expect_dtype", "expect_rank", "expect_same", "expect_shape", "register"]
+__all__ = ["OPS", "Op", "expect_dtype", "expect_rank", "expect_same", "expect_shape", "infer_types", "register"]
 
 _OpT = TypeVar("_OpT", bound="type[Op]")
 
@@ -31,8 +32,16 @@ class Op:
     """What the op computes, in the notation of types.py's legend."""
 
     def result_types(self, *operands: TensorType) -> tuple[TensorType, ...]:
-        """The shape rule. Raises TypeMismatch where the operands do not fit."""
+        """The shape rule. Raises TypeMismatch where the operands do not fit; their number is the caller's affair."""
         raise NotImplementedError
+
+
+def infer_types(op: Op, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
+    """The op's result types. Raises TypeMismatch where the operands' number or types do not fit."""
+    variadic = op.operands[-1:] != () and op.operands[-1].endswith("*")
+    if len(operands) < len(op.operands) or (len(operands) > len(op.operands) and not variadic):
+        raise TypeMismatch(f"{op.name}: takes ({', '.join(op.operands)}), found {len(operands)} operands")
+    return op.result_types(*operands)
 
 
 def register(cls: _OpT) -> _OpT:

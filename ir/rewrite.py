@@ -40,7 +40,7 @@ from dataclasses import replace as with_fields
 
 from oi.ir.errors import VerifyError
 from oi.ir.graph import Graph, Node, Value
-from oi.ir.op import Op
+from oi.ir.op import Op, infer_types
 
 __all__ = ["Pattern", "Rewriter", "rewrite"]
 
@@ -85,7 +85,7 @@ class Rewriter:
 
     def emit_multi(self, op: Op, *operands: Value, names: tuple[str, ...] | None = None) -> tuple[Value, ...]:
         """Add a node with any number of results."""
-        types = op.result_types(*(operand.type for operand in operands))
+        types = infer_types(op, [operand.type for operand in operands])
         results = tuple(
             Value(self._claim(name), type) for name, type in zip(names or (None,) * len(types), types, strict=True)
         )

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-__all__ = ["DType", "Dim", "E", "N", "P", "R", "S", "Sym", "T", "TensorType"]
+__all__ = ["SYMBOLS", "DType", "Dim", "E", "N", "P", "R", "S", "Sym", "T", "TensorType"]
 
 
 class DType(Enum):
@@ -50,7 +50,8 @@ class Sym:
 
 Dim = int | Sym
 
-T, S, R, P, N, E = (Sym(name) for name in "TSRPNE")
+SYMBOLS = {name: Sym(name) for name in "TSRPNE"}
+T, S, R, P, N, E = SYMBOLS.values()
 
 
 @dataclass(frozen=True, slots=True)

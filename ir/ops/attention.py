@@ -46,7 +46,8 @@ class RopeAngles(Op):
         expect_dtype("rope_angles: positions", positions, DType.I32)
         expect_rank("rope_angles: inv_freq", inv_freq, 1)
         half = inv_freq.shape[0]
-        assert isinstance(half, int)
+        if not isinstance(half, int):
+            raise TypeMismatch(f"rope_angles: inv_freq must have a static length, found {inv_freq}")
         return (TensorType(DType.F32, (positions.shape[0], 2 * half)),)
 
 

@@ -14,6 +14,7 @@ __all__ = ["AddRmsNorm", "RmsNorm"]
 def _check(op: str, x: TensorType, weight: TensorType) -> None:
     expect_dtype(f"{op}: x", x, DType.F32, DType.BF16)
     expect_rank(f"{op}: weight", weight, 1)
+    expect_dtype(f"{op}: weight", weight, DType.F32, DType.BF16)
     if x.rank < 2:
         raise TypeMismatch(f"{op}: x must have rank 2 or 3, found {x}")
     expect_same(f"{op}: weight's length", weight.shape[0], x.shape[-1])

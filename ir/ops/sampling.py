@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from oi.ir.errors import TypeMismatch
 from oi.ir.op import Op, expect_dtype, expect_rank, expect_shape, register
 from oi.ir.types import DType, TensorType
 
@@ -99,7 +100,9 @@ class LogProbs(Op):
     def result_types(self, *operands: TensorType) -> tuple[TensorType, ...]:
         logits, token = operands
         _check_logits("log_probs", logits)
-        rows = logits.shape[0]
+        rows, vocabulary = logits.shape
+        if not isinstance(vocabulary, int) or not 1 <= self.k <= vocabulary:
+            raise TypeMismatch(f"log_probs: k must be 1 to the vocabulary's size, found {self.k} of {logits}")
         expect_shape("log_probs: token", token, DType.I32, rows)
         return (
             TensorType(DType.F32, (rows,)),
