@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from oi.codegen.errors import CompileError
-from oi.codegen.plan import ConstantPool, Plan, plan_memory, result_aliases
+from oi.codegen.plan import ConstantPool, Plan, plan_memory
 from oi.codegen.target import Lowering, Target
 from oi.ir.graph import Graph, Module, Node
 from oi.ir.ops import Constant, Reshape
@@ -50,8 +50,7 @@ def _launches(graph: Graph, plan: Plan, target: Target, lowered: Lowered) -> lis
 
 def _launch(node: Node, lowering: Lowering, plan: Plan) -> Launch:
     """Arguments in the order of docs/architecture.md: operands, results that have bytes of their own, scalars."""
-    aliases = result_aliases(node)
-    results = [result for i, result in enumerate(node.results) if i not in aliases]
+    results = [result for result in node.results if result not in plan.in_place]
     return Launch(
         op=node.op.name,
         rows=lowering.rows,

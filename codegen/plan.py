@@ -14,13 +14,12 @@ from typing import Literal
 
 from oi.codegen.arena import Span, aligned, assign_offsets
 from oi.codegen.errors import CompileError
-from oi.ir.graph import Graph, InputKind, Node, Value
-from oi.ir.op import Op
-from oi.ir.ops import Constant, KvWrite, QkvNormRopeWrite, Reshape
+from oi.ir.graph import Graph, InputKind, Value
+from oi.ir.ops import Constant, Reshape
 from oi.ir.types import Sym, TensorType
 from oi.runtime.manifest import Buffer, Limits
 
-__all__ = ["ConstantPool", "Plan", "bytes_of", "plan_memory", "result_aliases"]
+__all__ = ["ConstantPool", "Plan", "bytes_of", "plan_memory"]
 
 BufferKind = Literal["io", "weight", "constant", "state", "arena"]
 
@@ -29,14 +28,6 @@ _INPUT_KINDS: dict[InputKind, BufferKind] = {
     InputKind.WEIGHT: "weight",
     InputKind.STATE: "state",
 }
-
-_RESULT_ALIASES: dict[type[Op], dict[int, int]] = {Reshape: {0: 0}, KvWrite: {0: 3}, QkvNormRopeWrite: {1: 5}}
-"""Result index → index of the operand whose bytes it shares."""
-
-
-def result_aliases(node: Node) -> dict[int, int]:
-    """Of a node's results, those that are an operand's bytes: result index → operand index."""
-    return _RESULT_ALIASES.get(type(node.op), {})
 
 
 def bytes_of(type: TensorType, limits: Limits) -> int:
@@ -72,17 +63,18 @@ class Plan:
     """By name: that of the value, or of its state."""
     names: dict[Value, str]
     """The buffer of each value."""
+    in_place: frozenset[Value]
+    """Results that are an operand's bytes: of reshape, and the next version of a state."""
     arena_bytes: int
 
 
 def plan_memory(graph: Graph, limits: Limits, constants: ConstantPool) -> Plan:
-    """Place all values of a graph.
+    """Place all values of a verified graph.
 
     Raises CompileError where the graph cannot be run in fixed memory: an output that is an input or a view, a
-    reshape of a buffer that is bound by name, a version of a state that is read after a later one was written.
+    reshape of a buffer that is bound by name.
     """
     owners = _owners(graph)
-    _check_state_order(graph, owners)
     kinds = _kinds(graph, owners)
     offsets, arena_bytes = _place_arena(graph, owners, kinds, limits)
     for node in graph.nodes:
@@ -97,28 +89,22 @@ def plan_memory(graph: Graph, limits: Limits, constants: ConstantPool) -> Plan:
             buffers[value.name] = _buffer(kind, value.type, offsets.get(owner, 0))
         elif kind != "state":
             raise CompileError(f"%{value.name} is a view of %{owner.name}, a buffer bound by name: give it its own")
-    return Plan(_launched(graph, names, buffers), names, arena_bytes)
+    in_place = frozenset(value for value, owner in owners.items() if value is not owner)
+    return Plan(_launched(graph, names, buffers), names, in_place, arena_bytes)
 
 
 def _owners(graph: Graph) -> dict[Value, Value]:
-    """Each value's first name: the input or result whose bytes it has."""
+    """Each value's first name: the input or result whose bytes it has.
+
+    As in ir/verify.py, a result of the type of a state among the operands is that state after the update.
+    """
     owners = {value: value for value in graph.inputs}
     for node in graph.nodes:
-        aliases = result_aliases(node)
-        for i, result in enumerate(node.results):
-            owners[result] = owners[node.operands[aliases[i]]] if i in aliases else result
+        states = {v.type: owners[v] for v in node.operands if graph.inputs.get(owners[v]) is InputKind.STATE}
+        for result in node.results:
+            view_of = node.operands[0] if isinstance(node.op, Reshape) else result
+            owners[result] = states.get(result.type) or owners.get(view_of, result)
     return owners
-
-
-def _check_state_order(graph: Graph, owners: dict[Value, Value]) -> None:
-    """An update overwrites the version before it, so only the last version may be read."""
-    latest = {value: value for value in graph.of_kind(InputKind.STATE)}
-    for node in graph.nodes:
-        for operand in node.operands:
-            owner = owners[operand]
-            if latest.get(owner, operand) is not operand:
-                raise CompileError(f"{node.op.name} reads %{operand.name} after %{latest[owner].name} overwrote it")
-        latest.update({owners[result]: result for result in node.results if owners[result] in latest})
 
 
 def _kinds(graph: Graph, owners: dict[Value, Value]) -> dict[Value, BufferKind]:
