@@ -1,0 +1,62 @@
+"""The page pool: which pages of the KV cache are free, and how many sequences hold each of the others."""
+
+from __future__ import annotations
+
+__all__ = ["PagePool"]
+
+
+class PagePool:
+    """Owns the page ids 0 … n-1, their reference counts and the free list; knows nothing of what a page holds.
+
+    A page is free (on the free list, no reference), held (references > 0), or idle (no reference, not on the
+    free list): idle pages are someone else's to remember, here the prefix index's.
+    """
+
+    def __init__(self, num_pages: int) -> None:
+        self._free = list(range(num_pages - 1, -1, -1))
+        self._references = [0] * num_pages
+
+    @property
+    def num_pages(self) -> int:
+        return len(self._references)
+
+    @property
+    def num_free(self) -> int:
+        return len(self._free)
+
+    def references(self, page: int) -> int:
+        return self._references[page]
+
+    def take(self) -> int:
+        """A free page, now held once. Raises IndexError where none is free."""
+        page = self._free.pop()
+        self._references[page] = 1
+        return page
+
+    def retain(self, page: int) -> None:
+        """One more reference to a held or idle page."""
+        self._references[page] += 1
+
+    def release(self, page: int) -> int:
+        """One reference less; returns how many remain. At 0 the page is idle until `free` or `retain`."""
+        assert self._references[page] > 0, f"page {page} is released more often than held"
+        self._references[page] -= 1
+        return self._references[page]
+
+    def free(self, page: int) -> None:
+        """An idle page's content is forgotten; it may be taken again."""
+        assert self._references[page] == 0, f"page {page} is freed while held"
+        self._free.append(page)
+
+    def check(self, idle: set[int]) -> None:
+        """Every page is in exactly one state, `idle` being those that their keeper remembers.
+
+        Raises AssertionError that names a page lost or counted twice.
+        """
+        free = set(self._free)
+        assert len(free) == len(self._free), "a page is on the free list twice"
+        assert not free & idle, f"pages {free & idle} are free and idle at once"
+        for page, count in enumerate(self._references):
+            assert count >= 0, f"page {page} has {count} references"
+            states = (page in free) + (page in idle) + (count > 0)
+            assert states == 1, f"page {page} is in {states} states (free, idle, held); {count} references"
