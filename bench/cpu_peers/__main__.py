@@ -1,0 +1,153 @@
+"""Run oi, Hugging Face and llama.cpp on one checkpoint in turns, so that the machine's noise falls on all alike.
+
+python -m bench.make_checkpoint 0.6B /tmp/qwen3-0.6b
+python -m bench.cpu_peers /tmp/qwen3-0.6b [--llama-python PYTHON] [--json bench/results/FILE.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from bench.cpu_peers.worker import ENGINES
+from bench.environment import describe
+
+
+class Peer:
+    """A worker process and what it measured."""
+
+    def __init__(self, name: str, folder: Path, threads: int, python: str) -> None:
+        self.name = name
+        self.prefill: list[float] = []
+        self.decode: list[float] = []
+        self._process = subprocess.Popen(
+            [python, "-m", "bench.cpu_peers.worker", name, str(folder), str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._answer()
+
+    def order(self, what: str, tokens: int) -> float:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({what: tokens}) + "\n")
+        self._process.stdin.flush()
+        return float(self._answer()["seconds"])
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+    def _answer(self) -> dict[str, float]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.name}: the worker ended with code {self._process.wait()}")
+        answer: dict[str, float] = json.loads(line)
+        return answer
+
+
+def read_bandwidth(threads: int) -> float:
+    """GB/s that so many threads together read from memory: each sums a slice, far larger than the caches, in place."""
+    slices = [np.ones(1 << 27, np.float32) for _ in range(threads)]
+    best = 0.0
+    for _ in range(5):
+        workers = [threading.Thread(target=s.sum) for s in slices]
+        start = time.perf_counter()
+        for w in workers:
+            w.start()
+        for w in workers:
+            w.join()
+        best = max(best, sum(s.nbytes for s in slices) / (time.perf_counter() - start) / 1e9)
+    return best
+
+
+def weight_bytes(folder: Path) -> int:
+    """Bytes of weights that one decode step reads: all tensors (a tied embedding is read whole by lm_head)."""
+    return sum(f.stat().st_size for f in folder.glob("*.safetensors"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.cpu_peers", description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint", type=Path, help="a Hugging Face folder in bf16")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of every engine (default 5)")
+    parser.add_argument("--prefill", type=int, default=256, help="prompt tokens (default 256)")
+    parser.add_argument("--decode", type=int, default=24, help="tokens to generate a turn (default 24)")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--engines", default="oi,hf-f32,hf-bf16", help="comma-separated; llama.cpp is added with its flag"
+    )
+    parser.add_argument("--llama-python", help="a Python that has llama-cpp-python and gguf: measure llama.cpp too")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    args = parser.parse_args()
+
+    bandwidth = read_bandwidth(args.threads)
+    names = args.engines.split(",") + (["llama.cpp"] if args.llama_python else [])
+    assert set(names) <= set(ENGINES), f"engines are {', '.join(ENGINES)}"
+    pythons = {name: args.llama_python if name == "llama.cpp" else sys.executable for name in names}
+    peers = [Peer(name, args.checkpoint.resolve(), args.threads, pythons[name]) for name in names]
+    for round_ in track(range(args.rounds + 1), "measuring", console=Console(stderr=True)):
+        for peer in peers:
+            prefill, decode = peer.order("prefill", args.prefill), peer.order("decode", args.decode)
+            if round_:  # the first warms up: pages of the checkpoint, allocators, thread pools
+                peer.prefill.append(prefill)
+                peer.decode.append(decode)
+    bandwidth = max(bandwidth, read_bandwidth(args.threads))
+    for peer in peers:
+        peer.close()
+    report(args, peers, bandwidth)
+
+
+def report(args: argparse.Namespace, peers: list[Peer], bandwidth: float) -> None:
+    size = weight_bytes(args.checkpoint)
+    rows = {
+        peer.name: {
+            "prefill_tok_s": args.prefill / statistics.median(peer.prefill),
+            "decode_tok_s": args.decode / statistics.median(peer.decode),
+            "decode_gb_s": args.decode / statistics.median(peer.decode) * size / 1e9 * (2 if "f32" in peer.name else 1),
+            "prefill_seconds": peer.prefill,
+            "decode_seconds": peer.decode,
+        }
+        for peer in peers
+    }
+    table = Table(
+        title=f"{args.checkpoint.name}, {args.threads} threads, {platform.machine()}, {bandwidth:.1f} GB/s read"
+    )
+    for column in ("engine", f"prefill {args.prefill} tok/s", "decode tok/s", "decode GB/s", "of read bandwidth"):
+        table.add_column(column, justify="right")
+    for name, row in rows.items():
+        rate = float(row["decode_gb_s"])  # type: ignore[arg-type]
+        cells = (row["prefill_tok_s"], row["decode_tok_s"], rate)
+        table.add_row(name, *(f"{c:.1f}" for c in cells), f"{rate / bandwidth:.0%}")
+    Console().print(table)
+    if args.json:
+        result = {
+            "what": "end-to-end speed on the CPU, engines in turns in one run",
+            "command": " ".join(["python -m bench.cpu_peers", *sys.argv[1:]]),
+            **describe(),
+            "checkpoint": args.checkpoint.name,
+            "threads": args.threads,
+            "prefill_tokens": args.prefill,
+            "decode_tokens": args.decode,
+            "read_gb_s": bandwidth,
+            "weight_bytes": size,
+            "engines": rows,
+        }
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
