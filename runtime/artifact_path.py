@@ -23,12 +23,10 @@ __all__ = ["DEFAULT_MODEL_FILE", "artifact_key", "cache_folder", "default_path",
 DEFAULT_MODEL_FILE = "models/qwen3.py"
 
 
-def default_path(
-    config_sha256: str, limits: tuple[int, int, int] | None = None, model_file: Path | None = None
-) -> Path:
+def default_path(config_sha256: str, limits: tuple[int, int] | None = None, model_file: Path | None = None) -> Path:
     """The artifact's folder for a checkpoint of this `checkpoint.config_hash` on this machine.
 
-    `limits` are (max_tokens, max_sequences, max_edits) where they are not the compiler's defaults, `model_file`
+    `limits` are (max_tokens, max_sequences) where they are not the compiler's defaults, `model_file`
     is the model's definition where it is not `models/qwen3.py`. The folder need not exist. Raises ArtifactError
     where this installation has no compiler, so that only an artifact named by `--artifact` can be used.
     """
@@ -36,7 +34,7 @@ def default_path(
     return cache_folder() / "artifacts" / key
 
 
-def artifact_key(config_sha256: str, limits: tuple[int, int, int] | None, model_file: Path) -> str:
+def artifact_key(config_sha256: str, limits: tuple[int, int] | None, model_file: Path) -> str:
     """32 hex digits over the model's config and definition, the limits, the target, the versions and the compiler."""
     digest = hashlib.sha256()
     facts = {

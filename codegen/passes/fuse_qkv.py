@@ -22,7 +22,7 @@ def _fuse(node: Node, rewriter: Rewriter) -> None:
     if len(alike) < 2 or alike[0] is not node:
         return
     weights = [projection.operands[1] for projection in alike]
-    together = rewriter.emit(LinearConcat(), x, *weights)
+    together = rewriter.emit(LinearConcat(), x, *weights, name=f"{node.result.name}.concat")
     start = 0
     for projection, weight in zip(alike, weights, strict=True):
         size = weight.type.shape[0]

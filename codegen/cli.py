@@ -1,0 +1,143 @@
+"""`oi-compile`: compile a model ahead of time into an artifact that `oi-run` serves."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from oi.codegen.compiler import Compiled, compile_artifact
+from oi.codegen.dump import IrDump
+from oi.codegen.model_file import find_model_file, load_model_file
+from oi.codegen.target import Target
+from oi.ir.errors import IRError
+from oi.runtime.artifact_path import DEFAULT_MODEL_FILE, default_path
+from oi.runtime.checkpoint import config_hash, read_config, resolve
+from oi.runtime.errors import OiError
+from oi.runtime.manifest import Limits
+
+__all__ = ["main"]
+
+_MAX_TOKENS, _MAX_SEQUENCES, _EDITS_PER_SEQUENCE = 512, 64, 4096
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status is 0, 1 for an error that the message says how to mend, 2 for bad usage."""
+    args = _parser().parse_args(argv)
+    console = Console(stderr=True, highlight=False)
+    started = time.perf_counter()
+    try:
+        compiled = _compile(args, console)
+    except (OiError, IRError) as e:
+        notes = "".join(f" ({note})" for note in getattr(e, "__notes__", ()))
+        print(f"oi-compile: error: {e}{notes}", file=sys.stderr)
+        return 1
+    seconds, size = time.perf_counter() - started, compiled.bytes / 2**20
+    print(f"{compiled.folder}  {size:.1f} MiB, {compiled.kernels} kernels, {seconds:.1f} s")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("oi-compile", description=__doc__)
+    parser.add_argument(
+        "model_file",
+        nargs="?",
+        default=DEFAULT_MODEL_FILE,
+        help="the file that says what the model is; one of oi's own is found wherever you are (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--model",
+        metavar="DIR_OR_HUB_ID",
+        help="checkpoint whose config.json to compile for (default: the bundled one)",
+    )
+    parser.add_argument("--target", choices=["cpu"], default="cpu", help="machine to compile for (default: this CPU)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="DIR",
+        type=Path,
+        help="the artifact's folder (default: one of the user's cache, where oi-run looks)",
+    )
+    parser.add_argument(
+        "--dump-ir", metavar="DIR", type=Path, help="write every phase of the compiler there, as text and as a drawing"
+    )
+    parser.add_argument(
+        "--max-tokens",
+        metavar="N",
+        type=_positive,
+        default=_MAX_TOKENS,
+        help="tokens that one step can compute, decode rows and prompt chunks together (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-sequences",
+        metavar="N",
+        type=_positive,
+        default=_MAX_SEQUENCES,
+        help="sequences that one step can advance (default: %(default)s)",
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, found {value}")
+    return value
+
+
+def _compile(args: argparse.Namespace, console: Console) -> Compiled:
+    model_file = load_model_file(find_model_file(args.model_file))
+    checkpoint = resolve(args.model)
+    hf_config = read_config(checkpoint)
+    limits = Limits(args.max_tokens, args.max_sequences, _EDITS_PER_SEQUENCE * args.max_sequences)
+    folder = args.output or _default_folder(hf_config, limits, model_file.path)
+    dump = None if args.dump_ir is None else IrDump(args.dump_ir)
+    console.print(f"oi-compile: {checkpoint} for {args.target} with {model_file.path}")
+    with _Bars(console) as bars:
+        bars.phase("compiler", 1)
+        target = _target(args.target)
+        bars.step("loaded")
+        on_phase = (lambda name, module: None) if dump is None else dump.phase
+        return compile_artifact(model_file, hf_config, target, limits, folder, bars, on_phase)
+
+
+def _default_folder(hf_config: dict[str, object], limits: Limits, model_file: Path) -> Path:
+    sizes = (limits.max_tokens, limits.max_sequences)
+    return default_path(config_hash(hf_config), None if sizes == (_MAX_TOKENS, _MAX_SEQUENCES) else sizes, model_file)
+
+
+def _target(kind: str) -> Target:
+    """Import a target's compiler only when it is asked for: it is large."""
+    from oi.codegen.cpu.target import CpuTarget
+
+    assert kind == "cpu"
+    return CpuTarget()
+
+
+class _Bars:
+    """A bar for each phase, with its seconds (a compiler.Progress)."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (TextColumn("{task.description:<12}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
+        self._progress = Progress(*columns, TextColumn("{task.fields[what]}"), console=console)
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> _Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def phase(self, name: str, steps: int) -> None:
+        self._task = self._progress.add_task(name, total=steps, what="")
+
+    def step(self, what: str) -> None:
+        assert self._task is not None
+        self._progress.update(self._task, advance=1, what=what)
