@@ -53,12 +53,12 @@ class StepRunner:
     """Runs the artifact's programs on a device. Not to be shared between threads."""
 
     def __init__(self, device: Device, geometry: Geometry) -> None:
-        self._device = device
+        self.device = device
         self.geometry = geometry
 
     def run(self, batch: Batch) -> StepResult:
         """One step. Raises DeviceError."""
-        device = self._device
+        device = self.device
         dims = {
             "T": len(batch.tokens),
             "S": len(batch.query_starts),
