@@ -39,5 +39,5 @@ def _is_projection(node: Node, first: Node, rewriter: Rewriter) -> bool:
         and node.operands[0] is x
         and node.operands[1].type.dtype == weight.type.dtype
         and rewriter.single_use(node.result)
-        and all(isinstance(user.op, Reshape) and len(user.op.trailing) == 2 for user in rewriter.users(node.result))
+        and any(isinstance(user.op, Reshape) and len(user.op.trailing) == 2 for user in rewriter.users(node.result))
     )
