@@ -1,0 +1,122 @@
+"""A runner without a device, and an oracle that knows nothing of pages, batches or steps.
+
+The model: K/V of a position is a hash of the token, the position and *all* K/V before it; the next token is a
+hash of the last K/V and of the draw's inputs. One wrong slot, page, length or random number changes everything after.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oi.runtime.batch import Batch, SampleInputs
+from oi.runtime.messages import SamplingParams
+from oi.runtime.sampling import LogitEdits, uniform
+from oi.runtime.step import Geometry, StepResult
+
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+
+
+def _hash(values: list[int]) -> int:
+    h = 0
+    for value in values:
+        h = (h ^ value) * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
+        h ^= h >> 29
+    return h
+
+
+def _kv(token: int, past: NDArray[np.uint64]) -> int:
+    """Of a token behind a context whose K/V is `past`, in order."""
+    weights = (np.arange(len(past), dtype=np.uint64) * np.uint64(2) + np.uint64(1)) * _MIX
+    return _hash([token, len(past), int((past * weights).sum())])
+
+
+def _draw(kv: int, vocab: int, inputs: list[float]) -> int:
+    return _hash([kv, *np.array(inputs, np.float32).view(np.uint32).tolist()]) % vocab
+
+
+def _draw_inputs(sampling: SampleInputs | None, row: int) -> list[float]:
+    if sampling is None:
+        return []
+    start, size = int(sampling.edit_starts[row]), int(sampling.edit_lens[row])
+    span = slice(start, start + size)
+    edits = zip(sampling.edit_tokens[span], sampling.edit_scale[span], sampling.edit_add[span], strict=True)
+    inputs = [float(x) for edit in sorted((int(t), float(s), float(a)) for t, s, a in edits) for x in edit]
+    if sampling.temperature[row] > 0:
+        names = ("temperature", "top_k", "top_p", "min_p", "uniform")
+        inputs += [float(getattr(sampling, name)[row]) for name in names]
+    return inputs
+
+
+def expected_tokens(prompt: list[int], params: SamplingParams, max_tokens: int, vocab: int) -> list[int]:
+    """What a sequence must generate, whatever runs beside it, when nothing stops it."""
+    past = np.empty(0, np.uint64)
+    generated: list[int] = []
+    for token in prompt:
+        past = np.append(past, np.uint64(_kv(token, past)))
+    while len(generated) < max_tokens:
+        edits = LogitEdits(params, prompt)
+        for token in generated:
+            edits.count(token)
+        listed = zip(edits.tokens.tolist(), edits.scale.tolist(), edits.add.tolist(), strict=True)
+        inputs = [float(x) for edit in sorted(listed) for x in edit]
+        if params.temperature > 0:
+            draw = uniform([params.seed], [len(prompt) + len(generated)])[0]
+            inputs += [params.temperature, params.top_k, params.top_p, params.min_p, float(draw)]
+        generated.append(_draw(int(past[-1]), vocab, inputs))
+        past = np.append(past, np.uint64(_kv(generated[-1], past)))
+    return generated
+
+
+class FakeRunner:
+    """Keeps a paged memory of K/V as a device would, and finds every context through the page table only."""
+
+    def __init__(self, geometry: Geometry) -> None:
+        self.geometry = geometry
+        self._memory = np.full(geometry.pages * geometry.page_size, 0xDEAD, np.uint64)
+
+    def run(self, batch: Batch) -> StepResult:
+        self._check(batch)
+        for s in range(len(batch.query_starts)):
+            self._compute(batch, s)
+        owners = np.searchsorted(batch.query_starts, batch.rows, side="right") - 1
+        last = [self._memory[batch.slots[row]] for row in batch.rows]
+        drawn = [_draw(int(kv), self.geometry.vocab_size, _draw_inputs(batch.sampling, r)) for r, kv in enumerate(last)]
+        assert len(set(owners.tolist())) == len(owners)
+        tokens = np.array(drawn, np.int32)
+        if not batch.want_logprobs:
+            return StepResult(tokens)
+        top = np.tile(np.arange(20, dtype=np.int32), (len(tokens), 1))
+        return StepResult(tokens, -tokens.astype(np.float32), top, -top.astype(np.float32))
+
+    def _compute(self, batch: Batch, s: int) -> None:
+        page_size = self.geometry.page_size
+        start, size, context = int(batch.query_starts[s]), int(batch.query_lens[s]), int(batch.context_lens[s])
+        for row in range(start, start + size):
+            position = int(batch.positions[row])
+            assert position == context - size + row - start
+            positions = np.arange(position)
+            slots = batch.page_table[s, positions // page_size] * page_size + positions % page_size
+            assert batch.slots[row] == batch.page_table[s, position // page_size] * page_size + position % page_size
+            self._memory[batch.slots[row]] = _kv(int(batch.tokens[row]), self._memory[slots])
+
+    def _check(self, batch: Batch) -> None:
+        """Shapes, dtypes and limits as docs/architecture.md gives them."""
+        limits, (T,), (S,) = self.geometry, batch.tokens.shape, batch.query_starts.shape
+        assert 0 < T <= limits.max_step_tokens
+        assert 0 < S <= limits.max_num_seqs
+        shapes = {"positions": T, "slots": T, "query_lens": S, "context_lens": S, "rows": len(batch.rows)}
+        for name, size in {**shapes, "tokens": T, "query_starts": S}.items():
+            array = getattr(batch, name)
+            assert (array.shape, array.dtype) == ((size,), np.int32), name
+            assert array.flags.c_contiguous
+        assert batch.page_table.flags.c_contiguous
+        assert batch.page_table.dtype == np.int32
+        assert batch.page_table.shape[0] == S
+        assert batch.page_table.shape[1] <= -(-limits.max_model_len // limits.page_size)
+        assert len(set(batch.slots.tolist())) == T
+        assert batch.slots.min() >= 0
+        assert batch.query_lens.sum() == T
+        if batch.sampling is not None:
+            edits = len(batch.sampling.edit_tokens)
+            assert edits == batch.sampling.edit_lens.sum() <= limits.max_edits
