@@ -51,7 +51,7 @@ def prompts(bundled: Path) -> list[list[int]]:
 
 @pytest.fixture(scope="module")
 def expected(bundled: Path, prompts: list[list[int]]) -> list[list[int]]:
-    """Hugging Face's greedy continuations, in float32 arithmetic on the same bf16 weights, as oi's CPU target computes."""
+    """Hugging Face's continuations, in float32 arithmetic on the bf16 weights, as oi's CPU target computes."""
     model = AutoModelForCausalLM.from_pretrained(bundled, dtype=torch.float32).eval()
     out = []
     for prompt in prompts:
