@@ -10,6 +10,7 @@ the environment before the first parallel kernel runs, or the pool takes half of
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -89,13 +90,21 @@ def int_argument(value: int) -> TVMFFIAny:
     return TVMFFIAny(_TYPE_INT, 0, _Value(v_int64=value))
 
 
+def _load_once(path: Path) -> ctypes.CDLL:
+    """A process may hold one copy of TVM's libraries: take the loaded one where there is one (in tests)."""
+    try:
+        return ctypes.CDLL(path.name, ctypes.RTLD_GLOBAL | os.RTLD_NOLOAD)
+    except OSError:
+        return ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
+
+
 class KernelLibrary:
     """An exported library and the TVM runtime under it. Raises DeviceError where one cannot be loaded."""
 
     def __init__(self, path: Path, support: Sequence[Path]) -> None:
         """Load `support` in order (libtvm_ffi, then libtvm_runtime), then the kernels at `path`."""
         try:
-            self._support = [ctypes.CDLL(str(p), ctypes.RTLD_GLOBAL) for p in support]
+            self._support = [_load_once(p) for p in support]
             self._library = ctypes.CDLL(str(path))
         except OSError as error:
             raise DeviceError(

@@ -1,0 +1,79 @@
+"""Kernels → one shared library: TVM lowers each to an object through LLVM, the C compiler links them.
+
+The library needs two small files of TVM's at run time, which are copied beside it; no Python of TVM's is needed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import tvm
+import tvm_ffi
+from tvm.target import Target
+
+from oi.codegen.cpu.simd import Kernel
+from oi.codegen.errors import CompileError
+from oi.codegen.target import Library
+
+__all__ = ["build_library", "compile_object", "support_files"]
+
+LIBRARY = "kernels.so"
+
+
+def build_library(
+    kernels: Iterable[Kernel], mcpu: str, folder: Path, on_kernel: Callable[[str], None] = lambda name: None
+) -> Library:
+    """Write the kernels' library and its support files to `folder`. Raises CompileError."""
+    with tempfile.TemporaryDirectory() as scratch:
+        objects = []
+        for name, path in _compile_all(list(kernels), mcpu, Path(scratch)):
+            objects.append(path)
+            on_kernel(name)
+        _link(objects, folder / LIBRARY)
+    support = support_files()
+    for path in support:
+        shutil.copy(path, folder / path.name)
+    return Library(LIBRARY, tuple(path.name for path in support))
+
+
+def support_files() -> tuple[Path, ...]:
+    """TVM's run-time libraries, in the order in which they must be loaded."""
+    ffi = Path(tvm_ffi.__file__).parent / "lib" / "libtvm_ffi.so"
+    runtime = Path(tvm.__file__).parent / "lib" / "libtvm_runtime.so"
+    return ffi, runtime
+
+
+def compile_object(kernel: Kernel, mcpu: str, path: Path) -> None:
+    """Write one kernel as an object file."""
+    target = Target({"kind": "llvm", "mcpu": mcpu})
+    module = tvm.tirx.build(tvm.IRModule({kernel.name: kernel.prim_func()}), target=target)
+    module.write_to_file(str(path), "o")
+
+
+def _compile_all(kernels: list[Kernel], mcpu: str, folder: Path) -> Iterator[tuple[str, Path]]:
+    """LLVM runs outside of Python's lock, so threads share the machine well."""
+
+    def compile_one(item: tuple[int, Kernel]) -> tuple[str, Path]:
+        number, kernel = item
+        path = folder / f"{number}.o"
+        compile_object(kernel, mcpu, path)
+        return kernel.name, path
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        yield from pool.map(compile_one, enumerate(kernels))
+
+
+def _link(objects: list[Path], library: Path) -> None:
+    compiler = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), None)
+    if compiler is None:
+        raise CompileError("no C compiler to link the kernels with: install gcc or clang, or name one in CC")
+    command = [compiler, "-shared", "-Wl,-s", "-o", str(library), *map(str, objects), "-lm"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        raise CompileError(f"{compiler} could not link the kernels: {result.stderr.strip()}")
