@@ -117,7 +117,7 @@ def main() -> None:
     Console().print(table)
     if args.json:
         result: dict[str, Any] = {
-            "what": "process start to /health 200, to the first streamed text after that, and memory of the process tree",
+            "what": "process start to /health 200, from there to the first streamed text, memory of the process tree",
             "command": " ".join(["python -m bench.startup", *sys.argv[1:]]),
             **describe(),
             "median": medians,
