@@ -110,8 +110,8 @@ def parse_error(text: str) -> ParseError | None:
 
 def test_layout_and_comments_do_not_matter() -> None:
     dense = parse_graph("graph @g(input %x:f32[T,8]){%y=silu(%x):f32[T,8]return %y}")
-    loose = parse_graph("# a graph\ngraph @g ( input\n%x : f32 [ T , 8 ] , ) { # body\n%y = silu(%x): f32[T,8] return %y\n}")
-        "# a graph\ngraph @g ( input\n%x : f32 [ T , 8 ] , ) { # body\n %y = silu(%x): f32[T,8]\nreturn %y }"
+    loose = parse_graph(
+        "# a graph\ngraph @g (input\n%x : f32 [T , 8] ,) { # body\n%y = silu(%x): f32[T,8] return %y\n}"
     )
     assert shape_of(dense) == shape_of(loose)
 
