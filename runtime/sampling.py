@@ -45,7 +45,7 @@ def uniform(seeds: list[int], positions: list[int]) -> NDArray[np.float32]:
     counter = np.zeros((4, len(positions)), np.uint32)
     counter[0] = positions
     words: NDArray[np.uint32] = philox4x32(counter, np.stack([key & 0xFFFFFFFF, key >> 32]).astype(np.uint32))[0]
-    draws: NDArray[np.float32] = np.ldexp(words >> np.uint32(8), -24, dtype=np.float32)
+    draws: NDArray[np.float32] = np.ldexp((words >> np.uint32(8)).astype(np.float32), -24)
     return draws
 
 
