@@ -47,7 +47,8 @@ def ask(address: str, prompt: list[int]) -> tuple[float, int]:
             first = time.perf_counter() - start
         if usage := chunk.get("usage"):
             cached = usage["prompt_tokens_details"]["cached_tokens"]
-    assert response.status == 200 and first, response.status
+    assert response.status == 200, response.status
+    assert first, "the stream ended without a choice"
     return first, cached
 
 
