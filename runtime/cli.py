@@ -1,0 +1,156 @@
+"""oi-run: serve over HTTP, continue one prompt, or hold a conversation.
+
+What is imported here is imported before the engine process starts: the rest waits until it is on its way.
+"""
+
+from __future__ import annotations
+
+import time
+
+_STARTED_AT = time.perf_counter()
+
+import argparse  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import TYPE_CHECKING, NoReturn  # noqa: E402
+
+from oi.runtime.errors import EngineDead, OiError  # noqa: E402
+
+if TYPE_CHECKING:
+    from oi.runtime.engine_settings import EngineSettings
+    from oi.runtime.messages import Ready
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parse(argv)
+    try:
+        return _run(arguments)
+    except EngineDead as e:
+        return _fail(str(e), 1)
+    except OiError as e:
+        return _fail(str(e), 2)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from oi.runtime.checkpoint import resolve
+    from oi.runtime.compile_once import ensure_artifact
+    from oi.runtime.engine_child import spawn
+    from oi.runtime.engine_settings import EngineSettings
+
+    checkpoint = resolve(arguments.model)
+    artifact = ensure_artifact(checkpoint, arguments.artifact, may_compile=arguments.compile)
+    settings = EngineSettings(
+        artifact=str(artifact),
+        checkpoint=str(checkpoint),
+        max_model_len=arguments.max_model_len,
+        max_num_seqs=arguments.max_num_seqs if arguments.http else 1,
+    )
+    if arguments.http:
+        return _serve(arguments, checkpoint, settings)
+    child = spawn(settings)
+    from oi.runtime.terminal import run
+
+    return run(child, checkpoint, arguments.prompt, arguments.max_tokens, arguments.temperature)
+
+
+def _serve(arguments: argparse.Namespace, checkpoint: Path, settings: EngineSettings) -> int:
+    from oi.runtime.engine_child import spawn
+    from oi.runtime.listen import listen, url_of
+
+    listening = listen(arguments.host, arguments.port)
+    child = spawn(settings)
+
+    import asyncio
+    import logging
+
+    from oi.runtime.http.server import ServerOptions, serve
+
+    logging.basicConfig(level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    name = arguments.served_model_name or _default_name(arguments.model)
+    options = ServerOptions(checkpoint, name, arguments.model or name, arguments.api_key, arguments.max_queue)
+
+    def on_ready(ready: Ready) -> None:
+        seconds = time.perf_counter() - _STARTED_AT
+        print(
+            f"oi: {name} at {url_of(listening)}/v1, context {ready.max_model_len} tokens, "
+            f"{ready.max_num_seqs} sequences at once, ready after {seconds:.2f} s",
+            flush=True,
+        )
+
+    return asyncio.run(serve(options, child, listening, on_ready))
+
+
+def _default_name(model: str | None) -> str:
+    """A hub id is its own name, a folder is called by its last part."""
+    if model is None:
+        return "oi-tiny"
+    return Path(model).resolve().name if Path(model).expanduser().is_dir() else model
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _Parser(
+        prog="oi-run",
+        description="Serve a Qwen3 model over HTTP (--http), continue a prompt, or hold a conversation (--chat).",
+    )
+    parser.add_argument("prompt", nargs="?", help="text to continue")
+    parser.add_argument("--http", action="store_true", help="serve OpenAI's API")
+    parser.add_argument("--chat", action="store_true", help="a conversation in the terminal")
+    model = parser.add_argument_group("model")
+    model.add_argument("--model", metavar="DIR_OR_HUB_ID", help="checkpoint (default: the bundled one)")
+    model.add_argument("--artifact", type=Path, metavar="DIR", help="compiled model (default: in the user's cache)")
+    model.add_argument("--no-compile", dest="compile", action="store_false", help="never compile a missing artifact")
+    model.add_argument("--max-model-len", type=_positive, metavar="N", help="longest prompt and answer, in tokens")
+    server = parser.add_argument_group("with --http")
+    server.add_argument("--host", default="127.0.0.1")
+    server.add_argument("--port", type=_port, default=8000, help="0 takes a free one (default: 8000)")
+    server.add_argument("--served-model-name", metavar="NAME", help="what clients call the model")
+    server.add_argument("--max-num-seqs", type=_positive, metavar="N", help="sequences that run at once")
+    server.add_argument(
+        "--max-queue", type=_positive, metavar="N", default=1024, help="sequences that may wait (default: 1024)"
+    )
+    server.add_argument("--api-key", metavar="KEY", help="what clients must send as `Authorization: Bearer KEY`")
+    server.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="info")
+    text = parser.add_argument_group("in the terminal")
+    text.add_argument("--max-tokens", type=_positive, metavar="N", help="longest answer (default: what fits)")
+    text.add_argument("--temperature", type=_temperature, metavar="T", help="0 is greedy (default: the model's own)")
+    arguments = parser.parse_args(argv)
+    if [arguments.prompt is not None, arguments.http, arguments.chat].count(True) != 1:
+        parser.error("give one of: a prompt, --chat, --http")
+    return arguments
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        sys.exit(_fail(f"{message} (oi-run --help says more)", 2))
+
+
+def _fail(message: str, code: int) -> int:
+    print("oi-run: " + " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+def _positive(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
+    return value
+
+
+def _port(text: str) -> int:
+    if not 0 <= (value := int(text)) < 1 << 16:
+        raise argparse.ArgumentTypeError(f"{text} is no port; give 0 to 65535")
+    return value
+
+
+def _temperature(text: str) -> float:
+    if not 0.0 <= (value := float(text)) <= 2.0:
+        raise argparse.ArgumentTypeError(f"{text} must be from 0 to 2")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""The HTTP process from its first socket to its exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from oi.runtime.engine_child import EngineChild
+from oi.runtime.engine_client import EngineClient
+from oi.runtime.errors import EngineDead
+from oi.runtime.http.app import make_app
+from oi.runtime.http.service import Service, TextModel
+from oi.runtime.messages import Ready, Stats
+
+__all__ = ["ServerOptions", "serve"]
+
+_STATE_SECONDS = 10.0
+_LAST_WORDS_SECONDS = 2.0
+"""After the engine's death: for error answers to reach their clients."""
+
+_log = logging.getLogger("oi.http")
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    checkpoint: Path
+    name: str
+    """What clients call the model."""
+    root: str
+    """Where the model came from."""
+    api_key: str | None = None
+    max_queue: int = 1024
+    """Sequences that may wait beside those that run; more are answered 429."""
+    drain_seconds: float = 30.0
+    """On SIGTERM: for requests in flight to finish."""
+
+
+async def serve(
+    options: ServerOptions, child: EngineChild, listening: socket.socket, on_ready: Callable[[Ready], None]
+) -> int:
+    """Serve until told to stop; the exit code: 0 after a drain, 1 where the engine died. Raises OiError at start.
+
+    `listening` is bound and listens; while the model loads, requests are answered 503.
+    """
+    client = EngineClient(child)
+    service = Service(client, options.name, options.root, options.max_queue)
+    stop = _stop_on_signals()
+    runner = web.AppRunner(
+        make_app(service, options.api_key), access_log=None, handler_cancellation=True, shutdown_timeout=1.0
+    )
+    await runner.setup()
+    site = web.SockSite(runner, listening)
+    state = asyncio.create_task(_log_state(client))
+    try:
+        await client.connect()
+        await site.start()
+        model, ready = await _load(options.checkpoint, client, stop)
+        if ready is None:
+            return 0
+        service.open(model, ready)
+        on_ready(ready)
+        return await _until_the_end(service, site, stop, options.drain_seconds)
+    finally:
+        state.cancel()
+        await client.close()
+        await runner.cleanup()
+
+
+async def _load(checkpoint: Path, client: EngineClient, stop: asyncio.Event) -> tuple[TextModel, Ready | None]:
+    """Both halves of the model; None where it was told to stop meanwhile. Raises OiError."""
+    model = await asyncio.to_thread(TextModel.load, checkpoint)
+    await _first(client.ready, stop)
+    return model, client.ready.result() if client.ready.done() else None
+
+
+async def _until_the_end(service: Service, site: web.BaseSite, stop: asyncio.Event, drain_seconds: float) -> int:
+    died = service.client.died
+    await _first(died, stop)
+    if died.done():
+        _log.error("the engine died: %s", died.result())
+        await _idle(service, _LAST_WORDS_SECONDS)
+        return 1
+    service.draining = True
+    await site.stop()
+    _log.info("draining %d requests; a second signal ends them", service.requests)
+    if not await _idle(service, drain_seconds):
+        _log.warning("%d requests did not finish within %g s", service.requests, drain_seconds)
+        service.give_up()
+        await _idle(service, _LAST_WORDS_SECONDS)
+    return 1 if died.done() else 0
+
+
+async def _first(future: asyncio.Future[Any], stop: asyncio.Event) -> None:
+    """Wait for either."""
+    stopped: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
+    await asyncio.wait([future, stopped], return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+
+
+async def _idle(service: Service, seconds: float) -> bool:
+    """Wait until no request is in flight; False where that takes too long."""
+    deadline = time.monotonic() + seconds
+    while service.requests and time.monotonic() < deadline:
+        await asyncio.sleep(0.02)
+    return not service.requests
+
+
+def _stop_on_signals() -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT; the second ends the process at once."""
+    stop = asyncio.Event()
+
+    def answer(number: int) -> None:
+        if stop.is_set():
+            os._exit(128 + number)  # the engine leaves when its socket closes
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, answer, number)
+    return stop
+
+
+async def _log_state(client: EngineClient) -> None:
+    """One line each ten seconds in which there was something to do."""
+    before: Stats | None = None
+    with contextlib.suppress(EngineDead):
+        await asyncio.shield(client.ready)
+    while True:
+        await asyncio.sleep(_STATE_SECONDS)
+        now = client.stats
+        if now is not None and (before is None or now.steps > before.steps or now.running or now.waiting):
+            _log.info("%s", _state_line(before, now))
+        before = now
+
+
+def _state_line(before: Stats | None, now: Stats) -> str:
+    prompt = now.prompt_tokens - (before.prompt_tokens if before else 0)
+    generated = now.generated_tokens - (before.generated_tokens if before else 0)
+    hits = now.prefix_hits / now.prefix_queries if now.prefix_queries else 0.0
+    pages = now.pages_used / now.pages_total if now.pages_total else 0.0
+    return (
+        f"running={now.running} waiting={now.waiting} pages_used={pages:.1%} prefix_hits={hits:.1%} "
+        f"prompt_tokens_per_s={prompt / _STATE_SECONDS:.1f} generated_tokens_per_s={generated / _STATE_SECONDS:.1f} "
+        f"preemptions={now.preemptions}"
+    )
