@@ -1,0 +1,95 @@
+"""The engine's process: `python -m oi.runtime.engine_process FD SETTINGS`.
+
+FD is the engine's end of a socketpair (see wire.py), SETTINGS an EngineSettings as JSON. It loads, says Ready, then
+turns Submit into Tokens, one StepDone a step; when idle, one without tokens each second as a sign of life.
+
+It ends at once on Shutdown, or when the other end closes (so it never outlives its parent). On SIGTERM it ends when
+no sequence is left: a service manager sends that to parent and child alike, and the parent drains. SIGINT is
+ignored: a terminal sends it to both, and the parent decides.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import traceback
+from threading import Event
+from time import monotonic
+
+import msgspec
+
+from oi.runtime.channel import Channel, ChannelClosed
+from oi.runtime.engine import Engine, Runner
+from oi.runtime.engine_settings import EngineSettings
+from oi.runtime.errors import OiError, RequestError
+from oi.runtime.messages import Abort, Failed, Fatal, Ready, Shutdown, StepDone, Submit
+
+__all__ = ["main", "ready", "serve"]
+
+_SIGN_OF_LIFE_S = 1.0
+_LAST_WORD_S = 5.0
+
+
+def serve(channel: Channel, runner: Runner, drain: Event) -> None:
+    """Say Ready and work until told to end. Raises ChannelClosed, WireError, or what a step raised."""
+    engine = Engine(runner)
+    channel.send(ready(runner))
+    said = monotonic()
+    while not (drain.is_set() and not engine.has_work):
+        patience = 0.0 if engine.has_work else said + _SIGN_OF_LIFE_S - monotonic()
+        for message in channel.receive(max(0.0, patience)):
+            if isinstance(message, Shutdown):
+                return
+            _handle(message, engine, channel)
+        if engine.has_work:
+            channel.send(engine.step())
+            said = monotonic()
+        elif monotonic() >= said + _SIGN_OF_LIFE_S:
+            channel.send(StepDone([], engine.stats()))
+            said = monotonic()
+
+
+def ready(runner: Runner) -> Ready:
+    limits = runner.geometry
+    return Ready(limits.max_model_len, limits.max_num_seqs, limits.vocab_size, limits.pages, limits.page_size)
+
+
+def _handle(message: Submit | Abort, engine: Engine, channel: Channel) -> None:
+    if isinstance(message, Abort):
+        engine.abort(message.ids)
+        return
+    try:
+        engine.submit(message)
+    except RequestError as e:
+        channel.send(Failed(message.id, str(e)))
+
+
+def main(arguments: list[str]) -> int:
+    """The exit status: 0 when told to end, or the parent is gone; 1 after Fatal."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    channel = Channel(socket.socket(fileno=int(arguments[0])))
+    try:
+        settings = msgspec.json.decode(arguments[1], type=EngineSettings)
+        from oi.runtime.step import open_runner  # the device's libraries load with it: a failure is told, not lost
+
+        runner = open_runner(settings)
+        drain = Event()
+        signal.signal(signal.SIGTERM, lambda *_: drain.set())
+        serve(channel, runner, drain)
+    except ChannelClosed:
+        return 0
+    except Exception as e:
+        traceback.print_exc()
+        message = str(e) if isinstance(e, OiError) else f"{type(e).__name__}: {e}"
+        channel.send_last(Fatal(message), _LAST_WORD_S)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    status = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # memory of this size is faster given back by the system than taken apart object by object

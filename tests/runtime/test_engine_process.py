@@ -1,0 +1,182 @@
+"""The engine's process as its parent sees it: over a socket, with a runner that needs no artifact."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from oi.runtime.channel import Channel, ChannelClosed
+from oi.runtime.engine_settings import EngineSettings
+from oi.runtime.messages import Abort, Failed, Fatal, FromEngine, Ready, SamplingParams, Shutdown, StepDone, Submit
+from oi.runtime.wire import from_engine_reader, pack
+from tests.runtime.fake_runner import expected_tokens
+
+VOCAB = 50
+FAKE = f"""
+import sys
+import oi.runtime.step as step
+from oi.runtime.engine_process import main
+from tests.runtime.fake_runner import FakeRunner
+
+class Runner(FakeRunner):
+    def run(self, batch):
+        if (batch.tokens[0], batch.positions[0]) == (13, 0):
+            raise RuntimeError("kernel failed")
+        return super().run(batch)
+
+step.open_runner = lambda settings: Runner(step.Geometry(4000, 4, 32, 64, 4000, 4, {VOCAB}))
+sys.exit(main(sys.argv[1:]))
+"""
+SETTINGS = msgspec.json.encode(EngineSettings(artifact="/nowhere", checkpoint="/nowhere")).decode()
+GREEDY = SamplingParams(temperature=0.0)
+ROOT = Path(__file__).parents[2]
+
+
+class Child:
+    """An engine process and the parent's end of its socket."""
+
+    def __init__(self, *command: str) -> None:
+        self.socket, theirs = socket.socketpair()
+        arguments = [sys.executable, *command, str(theirs.fileno()), SETTINGS]
+        self.process = subprocess.Popen(arguments, pass_fds=[theirs.fileno()], cwd=ROOT, stderr=subprocess.PIPE)
+        theirs.close()
+        self.socket.settimeout(30)
+        self._reader = from_engine_reader()
+        self._arrived: list[FromEngine] = []
+
+    def send(self, *messages: Submit | Abort | Shutdown) -> None:
+        self.socket.sendall(b"".join(map(pack, messages)))
+
+    def receive(self) -> FromEngine:
+        while not self._arrived:
+            data = self.socket.recv(1 << 16)
+            assert data, "the engine closed its end"
+            self._arrived += self._reader.feed(data)
+        return self._arrived.pop(0)
+
+    def tokens(self, id_: int) -> list[int]:
+        """All tokens of a sequence, up to its last."""
+        found = []
+        while True:
+            message = self.receive()
+            assert isinstance(message, StepDone), message
+            for token in message.tokens:
+                if token.id == id_:
+                    found.append(token.token)
+                    if token.finish is not None:
+                        return found
+
+    def wait(self) -> int:
+        return self.process.wait(timeout=30)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Child]]:
+    children: list[Child] = []
+
+    def start(*command: str) -> Child:
+        children.append(Child(*command))
+        return children[-1]
+
+    yield start
+    for child in children:
+        with suppress(OSError):
+            child.socket.close()
+        child.process.kill()
+        child.process.communicate()
+
+
+@pytest.fixture
+def child(start: Callable[..., Child]) -> Child:
+    child = start("-c", FAKE)
+    assert child.receive() == Ready(4000, 4, VOCAB, 4000, 4)
+    return child
+
+
+def test_it_generates_what_was_submitted_and_refuses_what_cannot_run(child: Child) -> None:
+    child.send(Submit(1, [1, 2, 3], GREEDY, 8), Submit(2, [VOCAB], GREEDY, 8))
+    refused = child.receive()
+    assert isinstance(refused, Failed)
+    assert refused.id == 2
+    assert "49" in refused.message
+    assert child.tokens(1) == expected_tokens([1, 2, 3], GREEDY, 8, VOCAB)
+
+
+def test_when_idle_it_gives_a_sign_of_life(child: Child) -> None:
+    for _ in range(2):
+        message = child.receive()
+        assert isinstance(message, StepDone)
+        assert message.tokens == []
+        assert message.stats.pages_total == 4000
+
+
+def test_an_abort_stops_a_sequence_while_others_go_on(child: Child) -> None:
+    child.send(Submit(1, [1], GREEDY, 3000), Submit(2, [2], GREEDY, 30), Abort([1, 99]))
+    assert child.tokens(2) == expected_tokens([2], GREEDY, 30, VOCAB)
+    message = child.receive()
+    assert isinstance(message, StepDone)
+    assert (message.stats.running, message.stats.pages_used) == (0, 0)
+
+
+def test_it_leaves_when_told_to(child: Child) -> None:
+    child.send(Submit(1, [1], GREEDY, 3000), Shutdown())
+    assert child.wait() == 0
+
+
+def test_it_leaves_when_its_parent_is_gone_even_in_the_middle_of_work(child: Child) -> None:
+    child.send(Submit(1, [1], GREEDY, 3000))
+    child.receive()
+    child.socket.close()
+    assert child.wait() == 0
+
+
+def test_sigint_is_ignored_and_sigterm_lets_it_finish(child: Child) -> None:
+    child.send(Submit(1, [1], GREEDY, 100))
+    child.receive()
+    child.process.send_signal(signal.SIGINT)
+    child.process.send_signal(signal.SIGTERM)
+    assert child.tokens(1)[-1] == expected_tokens([1], GREEDY, 100, VOCAB)[-1]
+    assert child.wait() == 0
+
+
+def test_a_failing_step_is_told_before_it_dies(child: Child) -> None:
+    child.send(Submit(1, [13], GREEDY, 1))
+    message = child.receive()
+    assert message == Fatal("RuntimeError: kernel failed")
+    assert child.wait() == 1
+
+
+def test_a_start_that_fails_is_told_with_its_mend(start: Callable[..., Child]) -> None:
+    child = start("-m", "oi.runtime.engine_process")
+    message = child.receive()
+    assert isinstance(message, Fatal)
+    assert "no artifact at /nowhere" in message.message
+    assert "oi-compile" in message.message
+    assert child.wait() == 1
+
+
+def test_a_slow_reader_never_blocks_the_engine_and_gets_everything_in_order() -> None:
+    parent, ours = socket.socketpair()
+    channel = Channel(ours)
+    sent = [Failed(i, "x" * 10_000) for i in range(200)]
+    for message in sent:
+        channel.send(message)  # 2 MB, far more than the kernel buffers
+    reader, got = from_engine_reader(), []
+    parent.setblocking(False)
+    while len(got) < len(sent):
+        with suppress(BlockingIOError):
+            got += reader.feed(parent.recv(1 << 16))
+        channel.receive(0)
+    assert got == sent
+    parent.close()
+    with pytest.raises(ChannelClosed):
+        channel.receive(1)
+    ours.close()
