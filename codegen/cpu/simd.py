@@ -36,6 +36,7 @@ __all__ = [
     "load",
     "nest",
     "parallel_rows",
+    "prefetch",
     "scratch",
     "select",
     "sigmoid",
@@ -221,8 +222,21 @@ def transpose(rows: Sequence[Expr]) -> list[Expr]:
 
 @contextmanager
 def when(condition: Expr) -> Iterator[None]:
+    """Run the body where `condition` holds; the plain True costs nothing."""
+    if condition is True:
+        yield
+        return
     with T.If(condition), T.Then():
         yield
+
+
+def prefetch(buffer: Buffer, element: Expr, count: int) -> None:
+    """Ask for the lines of `count` elements from the flat index `element` on; may point past the end."""
+    flat = T.decl_buffer((1,), str(buffer.dtype), data=buffer.data)
+    per_line = 64 // (2 if str(buffer.dtype) == "bfloat16" else 4)
+    for line in range(-(-count // per_line)):
+        address = T.address_of(flat[element + line * per_line])
+        T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", address, T.int32(0), T.int32(3), T.int32(1)))
 
 
 def for_columns(size: int, lanes: int, body: Callable[[Expr, int], None]) -> None:
@@ -274,9 +288,9 @@ def parallel_rows(rows: Expr, body: Callable[[Expr], None]) -> None:
 @contextmanager
 def stride_parallel(items: Expr) -> Iterator[Expr]:
     """A parallel loop dealt out in turns: thread t of n runs items t, t + n, …"""
-    with T.attr({"pragma_parallel_launch_point": 1}), T.attr({"pragma_parallel_stride_pattern": 1}):
-        with T.parallel(items) as item:
-            yield item
+    pragmas = {"pragma_parallel_launch_point": 1, "pragma_parallel_stride_pattern": 1}
+    with T.attr(pragmas), T.parallel(items) as item:
+        yield item
 
 
 def _fold(value: Expr, combine: Callable[[Expr, Expr], Expr]) -> Expr:

@@ -18,7 +18,7 @@ def elementwise(
 
     def body() -> None:
         rows = dim()
-        *inputs, result = declare(**{o: (DType.F32, rows, *trailing) for o in (*operands, "result")})
+        *inputs, result = declare(**dict.fromkeys((*operands, "result"), (DType.F32, rows, *trailing)))
 
         def line(*outer: Expr) -> None:
             def step(i: Expr, n: int) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from oi.codegen.cpu.kernels.gemm import Panel, Write, gemm, tile_of
-from oi.codegen.cpu.kernels.skinny import dot_rows, for_blocks, store_rows
-from oi.codegen.cpu.simd import Buffer, Expr, Kernel, Simd, T, declare, dim, store_clipped
+from oi.codegen.cpu.kernels.skinny import dot_group, for_blocks, for_groups, group_of, store_group
+from oi.codegen.cpu.simd import Buffer, Expr, Kernel, Simd, declare, dim, store_clipped
 from oi.ir.types import DType
 
 __all__ = ["linear_concat"]
@@ -34,10 +34,16 @@ def linear_concat(simd: Simd, sizes: Sequence[int], k: int, dtype: DType, max_ro
 
 
 def _few_rows(simd: Simd, sizes: Sequence[int], x: Buffer, weights: Sequence[Buffer], y: Buffer, rows: int) -> None:
-    def block(which: int, first: Expr, count: Expr) -> None:
-        with T.serial(count) as i:
-            values = dot_rows(simd, rows, x.shape[0], x, weights[which], first + i)
-            store_rows(y, values, x.shape[0], sum(sizes[:which]) + first + i)
+    group = group_of(simd, rows)
+
+    def block(which: int, first: Expr) -> None:
+        start, size = sum(sizes[:which]), sizes[which]
+
+        def step(offset: Expr, n: Expr) -> None:
+            values = dot_group(simd, group, x, weights[which], n)
+            store_group(y, values, start + n, start + size if size % group.weights else None)
+
+        for_groups(group, size, first, step)
 
     for_blocks(sizes, block)
 

@@ -1,12 +1,15 @@
 """Products of a few rows with weights that stream from memory once: what the linear kernels share for decode.
 
-One row of weights at a time: a single sequential stream is what the prefetchers follow best (several rows at once
-halved the bandwidth), with enough accumulators to hide the latency of the multiply-adds.
+One weight row at a time is a single sequential stream, which the prefetchers follow at full bandwidth. From about
+four rows of x on, loads of x would bound the loop, so a group of weight rows shares them; the prefetchers lose
+track of several streams (half the bandwidth), so the loop itself asks for the next group's lines, in order.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from oi.codegen.cpu.simd import (
     Buffer,
@@ -17,12 +20,13 @@ from oi.codegen.cpu.simd import (
     for_columns,
     horizontal_sum,
     load,
+    prefetch,
     splat,
     store,
     when,
 )
 
-__all__ = ["BLOCK", "ROW_VARIANTS", "dot_rows", "for_blocks", "store_rows"]
+__all__ = ["BLOCK", "ROW_VARIANTS", "Group", "dot_group", "for_blocks", "for_groups", "group_of", "store_group"]
 
 ROW_VARIANTS = (1, 2, 4, 8)
 """Row counts that kernels are specialised for: each reads the weights once."""
@@ -30,35 +34,65 @@ BLOCK = 16
 """Weight rows of one parallel item."""
 
 
-def dot_rows(simd: Simd, rows: int, used: Expr, x: Buffer, weight: Buffer, n: Expr) -> list[Expr]:
-    """[Σ_k x[m, k] · weight[n, k] for m in range(rows)]; rows from `used` on repeat the last one."""
-    size, lanes = int(x.shape[1]), simd.lanes
-    unroll = max(1, min(8, simd.registers // 2 // rows))
-    sums = [[Register(splat(0.0, lanes)) for _ in range(unroll)] for _ in range(rows)]
-    rest = [Register(splat(0.0, 1)) for _ in range(rows)]
-    clamped = [T.bind(T.min(T.int64(m), used - 1)) if m else T.int64(0) for m in range(rows)]
+@dataclass(frozen=True)
+class Group:
+    """The accumulators of one pass over k: `weights` weight rows × `rows` rows of x × `unroll`."""
 
-    def step(start: Expr, unrolled: int) -> None:
-        w = load(weight, n, start, lanes=lanes)
-        for m in range(rows):
-            sums[m][unrolled].add(load(x, clamped[m], start, lanes=lanes) * w)
+    rows: int
+    weights: int
+    unroll: int
+
+
+def group_of(simd: Simd, rows: int) -> Group:
+    if rows <= 2:
+        return Group(rows, 1, min(8, simd.registers // 2 // rows))
+    weights = max(w for w in (1, 2, 4) if w == 1 or w * rows <= simd.registers - 8)
+    return Group(rows, weights, 1)
+
+
+def dot_group(simd: Simd, group: Group, x: Buffer, weight: Buffer, first: Expr) -> list[list[Expr]]:
+    """Σ_k x[m, k] · weight[first + w, k] for each w, m of the group.
+
+    Rows of x from x.shape[0] on repeat the last one, weight rows past the end likewise.
+    """
+    used, (n, size), lanes = x.shape[0], map(int, weight.shape), simd.lanes
+    ms = [T.bind(T.min(T.int64(m), used - 1)) if m else T.int64(0) for m in range(group.rows)]
+    ns = [first + w if n % group.weights == 0 else T.bind(T.min(first + w, n - 1)) for w in range(group.weights)]
+    sums = [[[Register(splat(0.0, lanes)) for _ in range(group.unroll)] for _ in ms] for _ in ns]
+    rest = [[Register(splat(0.0, 1)) for _ in ms] for _ in ns]
+
+    def step(start: Expr, u: int) -> None:
+        ws = [load(weight, n, start, lanes=lanes) for n in ns]
+        for j, m in enumerate(ms):
+            value = load(x, m, start, lanes=lanes)
+            for i, w in enumerate(ws):
+                sums[i][j][u].add(value * w)
 
     def tail(start: Expr, width: int) -> None:
         if width == lanes:
             return step(start, 0)
-        w = load(weight, n, start, lanes=width)
-        for m in range(rows):
-            rest[m].add(horizontal_sum(load(x, clamped[m], start, lanes=width) * w))
+        for i, n in enumerate(ns):
+            w = load(weight, n, start, lanes=width)
+            for j, m in enumerate(ms):
+                rest[i][j].add(horizontal_sum(load(x, m, start, lanes=width) * w))
         return None
 
-    chunk = lanes * unroll
+    chunk = lanes * group.unroll
     if size >= chunk:
-        with T.serial(size // chunk) as i:
-            for u in range(unroll):
+        # LLVM must not know the trip count: it would unroll the loop whole and sort the loads as it likes, and the
+        # prefetchers would lose the stream (7 GB/s instead of 29).
+        trips = size // chunk
+        with T.serial(T.min(T.int64(trips), used * trips)) as i:
+            if group.weights > 1:
+                prefetch(weight, (first + group.weights) * size + i * chunk * group.weights, chunk * group.weights)
+            for u in range(group.unroll):
                 step(i * chunk + u * lanes, u)
     done = size - size % chunk
     for_columns(size - done, lanes, lambda start, width: tail(done + start, width))
-    return [T.bind(horizontal_sum(_total(s)) + r.value) for s, r in zip(sums, rest, strict=True)]
+    return [
+        [T.bind(horizontal_sum(_total(s)) + r.value) for s, r in zip(ss, rs, strict=True)]
+        for ss, rs in zip(sums, rest, strict=True)
+    ]
 
 
 def _total(registers: Sequence[Register]) -> Expr:
@@ -68,18 +102,17 @@ def _total(registers: Sequence[Register]) -> Expr:
     return values[0]
 
 
-def store_rows(y: Buffer, values: Sequence[Expr], used: Expr, column: Expr) -> None:
-    """y[m, column] = values[m] for m < used."""
-    for m, value in enumerate(values):
-        if m == 0:
-            store(y, value, m, column)
-        else:
-            with when(m < used):
-                store(y, value, m, column)
+def store_group(y: Buffer, values: Sequence[Sequence[Expr]], column: Expr, end: int | None) -> None:
+    """y[m, column + w] = values[w][m] for the rows that y has and, unless None, the columns before `end`."""
+    for w, row in enumerate(values):
+        with when(column + w < end if end is not None and w else True):
+            for m, value in enumerate(row):
+                with when(m < y.shape[0] if m else True):
+                    store(y, value, m, column + w)
 
 
-def for_blocks(sizes: Sequence[int], body: Callable[[int, Expr, int], None]) -> None:
-    """Deal rows of several weights to the threads: `body(weight, first, count)` for each block of rows.
+def for_blocks(sizes: Sequence[int], body: Callable[[int, Expr], None]) -> None:
+    """Deal rows of several weights to the threads: `body(weight, first)` for each block of rows.
 
     Every thread gets one contiguous run of blocks, so that it reads one contiguous run of memory.
     """
@@ -87,10 +120,14 @@ def for_blocks(sizes: Sequence[int], body: Callable[[int, Expr, int], None]) -> 
     for size in sizes:
         starts.append(starts[-1] + -(-size // BLOCK))
     with T.parallel(starts[-1]) as item:
-        for which, size in enumerate(sizes):
-            with when(T.And(item >= starts[which], item < starts[which + 1])):
-                first = T.bind((item - starts[which]) * BLOCK)
-                if size % BLOCK == 0:
-                    body(which, first, BLOCK)
-                else:
-                    body(which, first, T.bind(T.min(BLOCK, size - first)))
+        for which, (start, end) in enumerate(itertools.pairwise(starts)):
+            with when(T.And(item >= start, item < end)):
+                body(which, T.bind((item - start) * BLOCK))
+
+
+def for_groups(group: Group, size: int, first: Expr, body: Callable[[Expr, Expr], None]) -> None:
+    """`body(row in the block, row of the weight)` for each group of the block that begins at `first`."""
+    with T.serial(BLOCK // group.weights) as g:
+        offset = T.bind(g * group.weights)
+        with when(first + offset < size if size % BLOCK else True):
+            body(offset, T.bind(first + offset))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from oi.codegen.cpu.kernels.gemm import Panel, Write, gemm
-from oi.codegen.cpu.kernels.skinny import BLOCK, dot_rows, for_blocks, store_rows
+from oi.codegen.cpu.kernels.skinny import BLOCK, dot_group, for_blocks, for_groups, group_of, store_group
 from oi.codegen.cpu.simd import (
     Buffer,
     Expr,
@@ -50,17 +50,28 @@ def _swiglu(gate: Expr, up: Expr) -> Expr:
 def _few_rows(simd: Simd, x: Buffer, gate: Buffer, up: Buffer, y: Buffer, rows: int) -> None:
     """A block of the gate, then the same block of up: two long streams instead of rows in turn."""
 
-    def block(which: int, first: Expr, count: Expr) -> None:
-        gates = scratch(BLOCK, rows)
-        with T.serial(count) as i:
-            for m, value in enumerate(dot_rows(simd, rows, x.shape[0], x, gate, first + i)):
-                store(gates, value, i, m)
-        with T.serial(count) as i:
-            ups = dot_rows(simd, rows, x.shape[0], x, up, first + i)
-            values = [T.bind(_swiglu(load(gates, i, m), value)) for m, value in enumerate(ups)]
-            store_rows(y, values, x.shape[0], first + i)
+    group, n = group_of(simd, rows), int(gate.shape[0])
 
-    for_blocks([int(gate.shape[0])], block)
+    def block(which: int, first: Expr) -> None:
+        gates = scratch(BLOCK, rows)
+
+        def project_gate(offset: Expr, row: Expr) -> None:
+            for w, values in enumerate(dot_group(simd, group, x, gate, row)):
+                for m, value in enumerate(values):
+                    store(gates, value, offset + w, m)
+
+        def combine(offset: Expr, row: Expr) -> None:
+            ups = dot_group(simd, group, x, up, row)
+            values = [
+                [T.bind(_swiglu(load(gates, offset + w, m), value)) for m, value in enumerate(values)]
+                for w, values in enumerate(ups)
+            ]
+            store_group(y, values, row, n if n % group.weights else None)
+
+        for_groups(group, n, first, project_gate)
+        for_groups(group, n, first, combine)
+
+    for_blocks([n], block)
 
 
 def _many_rows(simd: Simd, x: Buffer, gate: Buffer, up: Buffer, y: Buffer) -> None:
