@@ -71,6 +71,7 @@ def _serve(arguments: argparse.Namespace, checkpoint: Path, settings: EngineSett
     from oi.runtime.http.server import ServerOptions, serve
 
     logging.basicConfig(level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # clients that break HTTP are not our errors
     name = arguments.served_model_name or _default_name(arguments.model)
     options = ServerOptions(checkpoint, name, arguments.model or name, arguments.api_key, arguments.max_queue)
 

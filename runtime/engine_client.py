@@ -20,6 +20,7 @@ STALL_SECONDS = 30.0
 """No sign of life for so long: stuck. The engine sends one a second when idle, and one a step when busy."""
 
 _LEAVE_SECONDS = 5.0
+_EXIT_SECONDS = 0.2
 _log = logging.getLogger("oi.engine")
 
 
@@ -150,8 +151,11 @@ class EngineClient(asyncio.Protocol):
     def _reason(self) -> str:
         if self._fatal is not None:
             return self._fatal
-        code = self._child.process.poll()
-        return "the engine process ended" + ("" if code is None else f" with code {code}") + "; start the server again"
+        try:
+            code = self._child.process.wait(_EXIT_SECONDS)  # the socket closes a moment before the process is gone
+        except subprocess.TimeoutExpired:
+            return "the engine process closed its connection; start the server again"
+        return f"the engine process ended with code {code}; start the server again"
 
 
 def _reap(process: subprocess.Popen[bytes]) -> None:

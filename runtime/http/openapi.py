@@ -66,8 +66,10 @@ def _paths() -> dict[str, Any]:
     name = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
     metrics = {"200": {"description": "Prometheus text.", "content": {"text/plain": {"schema": {"type": "string"}}}}}
     return {
-        "/v1/completions": {"post": _generate("createCompletion", "CompletionRequest", "Completion")},
-        "/v1/chat/completions": {"post": _generate("createChatCompletion", "ChatCompletionRequest", "ChatCompletion")},
+        "/v1/completions": {"post": _generate("createCompletion", "CompletionRequest", "Completion", "Completion")},
+        "/v1/chat/completions": {
+            "post": _generate("createChatCompletion", "ChatCompletionRequest", "ChatCompletion", "ChatCompletionChunk")
+        },
         "/v1/models": {"get": _get("listModels", "ModelList")},
         "/v1/models/{model}": {"get": {**_get("retrieveModel", "Model"), "parameters": [name]}},
         "/health": {"get": _get("health", "Health")},
@@ -85,15 +87,16 @@ def _paths() -> dict[str, Any]:
     }
 
 
-def _generate(id: str, request: str, response: str) -> dict[str, Any]:
-    stream = {"schema": {"type": "string", "description": "Server-sent events, the last of them [DONE]."}}
+def _generate(id: str, request: str, response: str, chunk: str) -> dict[str, Any]:
+    data = {"type": "string", "description": f"A {chunk} or an Error in JSON; [DONE] at the end."}
+    event = {"type": "object", "required": ["data"], "properties": {"data": data}}
     return {
         "operationId": id,
         "requestBody": {"required": True, "content": {"application/json": {"schema": _ref(request)}}},
         "responses": {
             "200": {
                 "description": "The answer; with `stream`, its events.",
-                "content": {"application/json": {"schema": _ref(response)}, "text/event-stream": stream},
+                "content": {"application/json": {"schema": _ref(response)}, "text/event-stream": {"schema": event}},
             },
             **_errors(),
         },

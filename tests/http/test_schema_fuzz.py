@@ -1,43 +1,38 @@
 """Whatever the schema allows, and much that it does not: no answer is a 5xx, and every answer is as documented."""
 
-from collections.abc import Iterator
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-import schemathesis
-from hypothesis import HealthCheck, Phase, settings
 from server_process import ServerProcess
 
-CHECKS = [
-    schemathesis.checks.not_a_server_error,
-    *schemathesis.checks.CHECKS.get_by_names(
-        [
-            "status_code_conformance",
-            "content_type_conformance",
-            "response_headers_conformance",
-            "response_schema_conformance",
-            "unsupported_method",
-            "negative_data_rejection",
+RUN = "from schemathesis.cli import schemathesis; schemathesis()"
+
+
+@pytest.mark.slow
+def test_answers_are_as_documented(checkpoint: Path, tmp_path: Path) -> None:
+    """Requests of the right form may still ask too much (a longer text than the context, …), so 400 is an answer."""
+    with ServerProcess("--model", str(checkpoint), "--max-model-len", "4096", "--log-level", "warning") as server:
+        command = [sys.executable, "-c", RUN, "run", server.url + "/openapi.json", "--no-color"]
+        options = [
+            "--phases",
+            "coverage,fuzzing",
+            "--max-examples",
+            "50",
+            "--exclude-checks",
+            "positive_data_acceptance",
         ]
-    ),
-]
-
-
-@pytest.fixture(scope="module")
-def api(checkpoint: Path) -> Iterator[object]:
-    with ServerProcess("--model", str(checkpoint), "--max-model-len", "4096") as server:
-        yield schemathesis.openapi.from_url(server.url + "/openapi.json")
-
-
-schema = schemathesis.pytest.from_fixture("api")
-
-
-@schema.parametrize()
-@settings(
-    max_examples=150,
-    deadline=None,
-    phases=[Phase.explicit, Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)
-def test_answers_are_as_documented(case: schemathesis.Case) -> None:
-    case.call_and_validate(checks=CHECKS, timeout=30)
+        found = subprocess.run(
+            [*command, *options, "--generation-database", "none"],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=240,
+        )
+        assert found.returncode == 0, found.stdout
+        assert "Tested: 7" in found.stdout, found.stdout
+        assert server.get("/health")[0] == 200
+        server.wait_metric("num_requests_running", 0)
+        assert server.log == []  # nothing failed inside of it

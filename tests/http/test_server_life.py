@@ -1,9 +1,14 @@
 """Clients that leave, engines that die, signals, keys and queues."""
 
+import contextlib
 import json
+import os
 import signal
 import socket
+import subprocess
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +36,10 @@ def read_all(connection: socket.socket) -> str:
     while piece := connection.recv(1 << 16):
         data += piece
     return data.decode()
+
+
+def client_of(server: ServerProcess, key: str = "none") -> openai.OpenAI:
+    return openai.OpenAI(base_url=server.url + "/v1", api_key=key, max_retries=0)
 
 
 @pytest.fixture
@@ -80,54 +89,60 @@ def read_all_until(connection: socket.socket, end: str) -> str:
 
 
 def test_health_is_503_until_the_model_is_there(checkpoint: Path) -> None:
-    import subprocess
+    with _loading(checkpoint, seconds=1.0) as (port, _):
+        seen = [_wait_health(port, 503), _wait_health(port, 200)]
+    assert [code for _, code in seen] == ["loading", None]
 
+
+def test_sigterm_while_loading(checkpoint: Path) -> None:
+    with _loading(checkpoint, seconds=5.0) as (port, process):
+        _wait_health(port, 503)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
+@contextlib.contextmanager
+def _loading(checkpoint: Path, seconds: float) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """A server whose engine takes its time, and the port where it will be."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    import os
-
     process = subprocess.Popen(
         [*RUN_FAKE, "--http", "--port", str(port), "--model", str(checkpoint)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "FAKE_ENGINE_START": "1.5"},
+        env={**os.environ, "FAKE_ENGINE_START": str(seconds)},
     )
     try:
-        seen: list[int] = []
-        deadline = time.monotonic() + 10
-        while 200 not in seen and time.monotonic() < deadline:
-            seen.append(_health(port))
-            time.sleep(0.05)
-        assert 503 in seen
-        assert seen[-1] == 200
+        yield port, process
     finally:
         process.kill()
         process.wait()
 
 
-def _health(port: int) -> int:
-    import urllib.error
-    import urllib.request
-
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
-            return answer.status
-    except urllib.error.HTTPError as e:
-        error = json.loads(e.read())["error"]
-        assert error["code"] == "loading"
-        return e.code
-    except urllib.error.URLError:
-        return 0
+def _wait_health(port: int, wanted: int) -> tuple[int, str | None]:
+    """The first answer of this status, with its error code."""
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+                found, code = answer.status, None
+        except urllib.error.HTTPError as e:
+            found, code = e.code, json.loads(e.read())["error"]["code"]
+        except urllib.error.URLError:
+            found = 0
+        if found == wanted:
+            return found, code
+        time.sleep(0.02)
+    raise AssertionError(f"/health never was {wanted}")
 
 
 def test_the_engines_death_is_told_at_once(own_server: ServerProcess) -> None:
     plain = open_request(own_server, SLOW)
     streamed = open_request(own_server, {**SLOW, "stream": True})
     own_server.wait_metric("num_requests_running", 2)
-    with pytest.raises(openai.InternalServerError) as e:
-        with openai.OpenAI(base_url=own_server.url + "/v1", api_key="x", max_retries=0) as client:
-            client.completions.create(model="echo", prompt="x", extra_body={"cache_salt": "crash"})
+    with client_of(own_server) as client, pytest.raises(openai.InternalServerError) as e:
+        client.completions.create(model="echo", prompt="x", extra_body={"cache_salt": "crash"})
     assert e.value.code == "engine_dead"
     assert "HTTP/1.1 500" in read_all(plain)
     text = read_all(streamed)
@@ -139,7 +154,7 @@ def test_the_engines_death_is_told_at_once(own_server: ServerProcess) -> None:
 
 
 def test_a_stream_that_breaks_raises_in_the_client(own_server: ServerProcess) -> None:
-    with openai.OpenAI(base_url=own_server.url + "/v1", api_key="x", max_retries=0) as client:
+    with client_of(own_server) as client:
         stream = client.completions.create(
             model="echo", prompt="hello world", max_tokens=50, stream=True, extra_body={"cache_salt": "crash_after=2"}
         )
@@ -179,28 +194,13 @@ def test_requests_on_open_connections_are_turned_away_while_draining(own_server:
 
 
 def test_a_second_signal_ends_it_at_once(own_server: ServerProcess) -> None:
-    open_request(own_server, {**SLOW, "max_tokens": 250 - 10})
+    busy = open_request(own_server, SLOW)
     own_server.wait_metric("num_requests_running", 1)
     own_server.signal(signal.SIGTERM)
     time.sleep(0.2)
     own_server.signal(signal.SIGTERM)
     assert own_server.wait(2) == 128 + signal.SIGTERM
-
-
-def test_sigterm_while_loading(checkpoint: Path) -> None:
-    import os
-    import subprocess
-
-    process = subprocess.Popen(
-        [*RUN_FAKE, "--http", "--port", "0", "--model", str(checkpoint)],
-        stderr=subprocess.PIPE,
-        env={**os.environ, "FAKE_ENGINE_START": "2"},
-        text=True,
-    )
-    time.sleep(1.0)
-    process.send_signal(signal.SIGTERM)
-    _, log = process.communicate(timeout=15)
-    assert process.returncode == 0, log
+    busy.close()
 
 
 def test_the_key_is_asked_for(checkpoint: Path) -> None:
@@ -210,21 +210,19 @@ def test_the_key_is_asked_for(checkpoint: Path) -> None:
             assert server.get(path)[0] == 401, path
             assert server.get(path, {"Authorization": "Bearer wrong"})[0] == 401
             assert server.get(path, {"Authorization": "Bearer sesame"})[0] != 401
-        with openai.OpenAI(base_url=server.url + "/v1", api_key="wrong", max_retries=0) as client:
-            with pytest.raises(openai.AuthenticationError, match="Bearer KEY"):
-                client.models.list()
-        with openai.OpenAI(base_url=server.url + "/v1", api_key="sesame", max_retries=0) as client:
+        with client_of(server, "wrong") as client, pytest.raises(openai.AuthenticationError, match="Bearer KEY"):
+            client.models.list()
+        with client_of(server, "sesame") as client:
             assert client.models.list().data
         assert "sesame" not in "".join(server.log)
 
 
 def test_too_many_requests(checkpoint: Path) -> None:
     with ServerProcess("--model", str(checkpoint), "--max-num-seqs", "2", "--max-queue", "3") as server:
-        held = [open_request(server, SLOW) for _ in range(5)]
+        held = [open_request(server, {**SLOW, "max_tokens": 100}) for _ in range(5)]
         server.wait_metric("num_requests_waiting", 3)
-        with openai.OpenAI(base_url=server.url + "/v1", api_key="x", max_retries=0) as client:
-            with pytest.raises(openai.RateLimitError, match="later") as e:
-                client.completions.create(model="echo", prompt="x")
+        with client_of(server) as client, pytest.raises(openai.RateLimitError, match="later") as e:
+            client.completions.create(model="echo", prompt="x")
         assert e.value.response.headers["Retry-After"] == "1"
         held.pop().close()
         server.wait_metric("num_requests_waiting", 2)
