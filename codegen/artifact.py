@@ -43,7 +43,7 @@ def write_folder(folder: Path, fill: Callable[[Path], Manifest]) -> int:
     except OSError as e:
         raise CompileError(f"the artifact cannot be written to {folder}: {e}; choose another place with -o") from e
     finally:
-        shutil.rmtree(build, ignore_errors=True)
+        _remove(build)
     return total
 
 
@@ -59,9 +59,13 @@ def _describe(path: Path) -> File:
 
 
 def _check_replaceable(folder: Path) -> None:
-    if folder.is_dir() and (not any(folder.iterdir()) or (folder / MANIFEST).is_file()):
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
         return
-    if folder.exists() or folder.is_symlink():
+    except NotADirectoryError:
+        names = [folder.name]
+    if names and MANIFEST not in names:
         raise CompileError(f"{folder} exists and is no artifact; remove it, or choose another place with -o")
 
 
@@ -79,7 +83,7 @@ def _put(build: Path, folder: Path) -> None:
         old = build.with_name(f"{build.name}.old")
         with suppress(FileNotFoundError):  # another writer moved it away just now
             folder.rename(old)
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
 
 
 def _exchange(a: Path, b: Path) -> bool:
@@ -88,3 +92,13 @@ def _exchange(a: Path, b: Path) -> bool:
     if renameat2 is None:
         return False
     return bool(renameat2(_AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE) == 0)
+
+
+def _remove(folder: Path) -> None:
+    """Delete a folder that may not be there; its manifest last, for who lists it now must still see an artifact."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != MANIFEST:
+            path.unlink()
+    shutil.rmtree(folder, ignore_errors=True)

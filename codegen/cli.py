@@ -141,3 +141,7 @@ class _Bars:
     def step(self, what: str) -> None:
         assert self._task is not None
         self._progress.update(self._task, advance=1, what=what)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
