@@ -34,6 +34,8 @@ __all__ = [
     "integer",
     "lanes_of",
     "load",
+    "log",
+    "max_columns",
     "nest",
     "parallel_rows",
     "prefetch",
@@ -267,6 +269,21 @@ def sum_columns(size: int, lanes: int, term: Callable[[Expr, int], Expr]) -> Exp
     return T.bind(horizontal_sum(total.value) + rest.value)
 
 
+def max_columns(size: int, lanes: int, term: Callable[[Expr, int], Expr]) -> Expr:
+    """The largest of `term(start, width)` over [0, size)."""
+    highest = Register(splat(float("-inf"), lanes))
+    rest = Register(splat(float("-inf"), 1))
+
+    def step(start: Expr, width: int) -> None:
+        if width == lanes:
+            highest.set(T.max(highest.value, term(start, width)))
+        else:
+            rest.set(T.max(rest.value, horizontal_max(term(start, width))))
+
+    for_columns(size, lanes, step)
+    return T.bind(T.max(horizontal_max(highest.value), rest.value))
+
+
 def nest(sizes: Sequence[int], body: Callable[..., None]) -> None:
     """Call `body(i, j, …)` in nested loops over `sizes`."""
     if not sizes:
@@ -333,6 +350,11 @@ def exp(value: Expr) -> Expr:
     scale = T.reinterpret(_vector_type("float32", lanes), power)
     result = T.bind((p * r * r + r + splat(1.0, lanes)) * scale)
     return T.bind(select(x < splat(_EXP_MIN, lanes), splat(0.0, lanes), result))
+
+
+def log(value: Expr) -> Expr:
+    """Natural logarithm of a scalar, libm's."""
+    return T.bind(T.log(value))
 
 
 def sigmoid(value: Expr) -> Expr:
