@@ -10,7 +10,9 @@ from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.table import Column
+from rich.text import Text
 
 from oi.codegen.compiler import Compiled, compile_artifact
 from oi.codegen.dump import IrDump
@@ -103,8 +105,7 @@ def _compile(args: argparse.Namespace, console: Console) -> Compiled:
         bars.phase("compiler", 1)
         target = _target(args.target)
         bars.step("loaded")
-        on_phase = (lambda name, module: None) if dump is None else dump.phase
-        return compile_artifact(model_file, hf_config, target, limits, folder, bars, on_phase)
+        return compile_artifact(model_file, hf_config, target, limits, folder, bars, dump)
 
 
 def _default_folder(hf_config: dict[str, object], limits: Limits, model_file: Path) -> Path:
@@ -120,12 +121,26 @@ def _target(kind: str) -> Target:
     return CpuTarget()
 
 
+class _Seconds(ProgressColumn):
+    """How long a phase took, or has taken so far."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.finished_time or task.elapsed or 0:6.2f} s")
+
+
 class _Bars:
     """A bar for each phase, with its seconds (a compiler.Progress)."""
 
     def __init__(self, console: Console) -> None:
-        columns = (TextColumn("{task.description:<12}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
-        self._progress = Progress(*columns, TextColumn("{task.fields[what]}"), console=console)
+        self._progress = Progress(
+            TextColumn("{task.description}", table_column=Column(width=11)),
+            BarColumn(16),
+            MofNCompleteColumn(table_column=Column(width=7)),
+            _Seconds(table_column=Column(width=8)),
+            TextColumn("{task.fields[what]}", table_column=Column(ratio=1, no_wrap=True), markup=False),
+            console=console,
+            expand=True,
+        )
         self._task: TaskID | None = None
 
     def __enter__(self) -> _Bars:

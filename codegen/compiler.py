@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from math import prod
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from oi.codegen.artifact import describe_files, write_folder
+from oi.codegen.dump import IrDump
 from oi.codegen.errors import CompileError
 from oi.codegen.lower import Lowered, lower_module
 from oi.codegen.model_file import ModelConfig, ModelFile
@@ -50,11 +51,11 @@ def compile_artifact(
     limits: Limits,
     folder: Path,
     progress: Progress,
-    on_phase: Callable[[str, Module], None] = lambda name, module: None,
+    dump: IrDump | None = None,
 ) -> Compiled:
     """Compile the model of a `config.json` for a target into `folder`.
 
-    `on_phase` sees the module before and after every pass. Raises an OiError or IRError that says the mend.
+    Raises an OiError or IRError that says the mend.
     """
     progress.phase("model", 1)
     config = model_file.parse_config(hf_config)
@@ -62,7 +63,8 @@ def compile_artifact(
     progress.step(f"{sum(len(graph.nodes) for graph in module.graphs.values())} ops")
 
     def passed(name: str, module: Module) -> None:
-        on_phase(name, module)
+        if dump is not None:
+            dump.phase(name, module)
         progress.step(name)
 
     progress.phase("passes", 1 + len(PIPELINE))
@@ -70,6 +72,8 @@ def compile_artifact(
 
     progress.phase("memory plan", 1)
     lowered = lower_module(module, target, limits)
+    if dump is not None:
+        dump.plan(lowered, limits)
     progress.step(f"arena {lowered.arena_bytes / 2**20:.1f} MiB")
 
     def fill(build: Path) -> Manifest:

@@ -23,7 +23,7 @@ _FAMILIES = {
 }
 _COLOURS = {op: colour for colour, ops in _FAMILIES.values() for op in ops}
 _FUSED = {"linear_concat", "swiglu_linear", "add_rms_norm", "qkv_norm_rope_write"}
-_CHIPS = {"weight": "#fde68a", "input": "#bae6fd", "state": "#fecdd3", "value": "#e2e8f0"}
+_CHIPS = {"weight": "#fde68a", "input": "#bae6fd", "state": "#fecdd3", "shared": "#e2e8f0"}
 
 _CHAR, _LINE, _TITLE, _PAD = 6.7, 17.0, 24.0, 9.0
 _MARGIN, _HEADER, _BAND_GAP = 40.0, 116.0, 46.0
@@ -128,7 +128,7 @@ def _chips(graph: Graph, node: Node, shared: frozenset[Value]) -> Iterator[_Row]
                 line = []
             line.append(value)
         elif kind is not None or value in shared:
-            name = "value" if kind is None else kind.value
+            name = "shared" if kind is None else kind.value
             yield _Row(name, f"{plain_name(value.name)} {value.type}", repr(value))
     if line:
         yield _inputs(line)

@@ -71,13 +71,17 @@ def _package_folder(package: str) -> Path:
     return Path(spec.origin).parent
 
 
+_IRRELEVANT = {"__pycache__", "reference", "cuda"}
+"""Folders without a part in what is compiled for a CPU."""
+
+
 def _compiler_sources() -> Iterator[tuple[str, Path]]:
     """All that decides what the compiler writes, in a stable order, named independently of where it is installed."""
     for package in ("oi.ir", "oi.codegen"):
         folder = _package_folder(package)
         for path in sorted(folder.rglob("*")):
             relative = path.relative_to(folder)
-            if path.is_file() and not {"__pycache__", "reference"} & set(relative.parts):
+            if path.is_file() and not _IRRELEVANT & set(relative.parts):
                 yield f"{package}/{relative.as_posix()}", path
     yield "oi.runtime/manifest.py", _package_folder("oi.runtime") / "manifest.py"
 

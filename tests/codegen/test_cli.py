@@ -143,6 +143,10 @@ def test_dump_ir_writes_every_phase_as_text_and_drawing(tmp_path: Path, checkpoi
         for graph in ("forward", "greedy", "sample", "log_probs"):
             verify(parse_graph((dump / f"{phase}.{graph}.ir").read_text()))
             assert ElementTree.parse(dump / f"{phase}.{graph}.svg").getroot().tag.endswith("svg")
+    forward = (dump / "08-memory-plan.forward.txt").read_text()
+    assert "arena" in forward
+    assert "qkv_norm_rope_write(" in forward
+    ElementTree.parse(dump / "08-memory-plan.forward.svg")
     page = (dump / "index.html").read_text()
     assert all(f"{phase}.forward.svg" in page for phase in phases)
 
