@@ -1,6 +1,6 @@
 """Train the bundled checkpoint and write it as a Hugging Face folder.
 
-python -m models.tiny_train --out models/tiny [--corpus DIR] [--minutes 5]
+python -m models.tiny_train --out models/tiny [--corpus DIR] [--minutes 1.4]
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m models.tiny_train", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder to write the checkpoint to")
     parser.add_argument("--corpus", type=Path, default=standard_library(), help="folder of .py files to train on")
-    parser.add_argument("--minutes", type=float, default=5, help="length of the training proper")
+    parser.add_argument("--minutes", type=float, default=1.4, help="length of the training proper")
     parser.add_argument("--steps", type=int, help="length in steps instead of minutes")
     parser.add_argument("--batch-tokens", type=int, default=131_072, help="tokens of one step")
     parser.add_argument("--dropout", type=float, default=0.1)
