@@ -41,6 +41,8 @@ class EngineClient(asyncio.Protocol):
         """Set once; or EngineDead where the engine cannot start."""
         self.died: asyncio.Future[str] = loop.create_future()
         """Set to the reason when the engine is gone without having been told to go."""
+        self.lost = 0
+        """Sequences that its death cut short."""
         self.stats: Stats | None = None
         self._child = child
         self._stall_seconds = stall_seconds
@@ -51,7 +53,7 @@ class EngineClient(asyncio.Protocol):
         self._ids = itertools.count(1)
         self._reader = from_engine_reader()
         self._transport: asyncio.Transport | None = None
-        self._lost = loop.create_future()
+        self._connected = True
 
     async def connect(self) -> None:
         self._child.socket.setblocking(False)
@@ -60,7 +62,7 @@ class EngineClient(asyncio.Protocol):
     @property
     def alive(self) -> bool:
         """It has started and makes progress."""
-        if not self.ready.done() or self._lost.done():
+        if not self.ready.done() or not self._connected:
             return False
         return time.monotonic() - self._last_sign < self._stall_seconds
 
@@ -113,12 +115,13 @@ class EngineClient(asyncio.Protocol):
             self._handle(message)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lost.set_result(None)
+        self._connected = False
         error = EngineDead(self._reason())
         if not self.ready.done():
             self.ready.set_exception(error)
             self.ready.exception()  # who does not wait for it has asked `died`
         sinks, self._sinks = self._sinks, {}
+        self.lost = len(sinks)
         for sink in sinks.values():
             sink.fail(error)
         if not self._closing:

@@ -29,6 +29,9 @@ _STATE_SECONDS = 10.0
 _LAST_WORDS_SECONDS = 2.0
 """After the engine's death: for error answers to reach their clients."""
 
+_SIGNAL_SECONDS = 0.1
+"""A service manager may signal the engine too, which may then be gone a moment before our own signal is seen."""
+
 _log = logging.getLogger("oi.http")
 
 
@@ -88,6 +91,9 @@ async def _until_the_end(service: Service, site: web.BaseSite, stop: asyncio.Eve
     died = service.client.died
     await _first(died, stop)
     if died.done():
+        await asyncio.sleep(_SIGNAL_SECONDS)
+        if stop.is_set() and not service.client.lost:
+            return 0
         _log.error("the engine died: %s", died.result())
         await _idle(service, _LAST_WORDS_SECONDS)
         return 1
@@ -98,7 +104,7 @@ async def _until_the_end(service: Service, site: web.BaseSite, stop: asyncio.Eve
         _log.warning("%d requests did not finish within %g s", service.requests, drain_seconds)
         service.give_up()
         await _idle(service, _LAST_WORDS_SECONDS)
-    return 1 if died.done() else 0
+    return 1 if service.client.lost else 0
 
 
 async def _first(future: asyncio.Future[Any], stop: asyncio.Event) -> None:

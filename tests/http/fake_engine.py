@@ -8,6 +8,7 @@ The number of sequences aborted is told as `preemptions`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -23,6 +24,7 @@ from oi.runtime.wire import pack, to_engine_reader
 
 VOCAB, PAGES, PAGE_SIZE = 512, 64, 16
 HEARTBEAT = 0.2
+SLOW = float(os.environ.get("FAKE_ENGINE_SLOW", "0"))
 
 
 @dataclass
@@ -123,7 +125,7 @@ class FakeEngine:
         if token in stops or (r.made == len(prompt) and stops):
             token, finish = (token if token in stops else stops[0]), "stop"
         r.made += 1
-        r.due = time.monotonic() + r.trouble.get("slow", 0.0)
+        r.due = time.monotonic() + r.trouble.get("slow", SLOW)
         self.generated += 1
         if finish is None and r.made == submit.max_tokens:
             finish = "length"
@@ -158,5 +160,5 @@ class FakeEngine:
 
 
 if __name__ == "__main__":
-    with socket.socket(fileno=int(sys.argv[1])) as connection:
+    with socket.socket(fileno=int(sys.argv[1])) as connection, contextlib.suppress(ConnectionError):
         FakeEngine(connection, msgspec.json.decode(sys.argv[2], type=EngineSettings)).run()
