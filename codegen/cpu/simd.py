@@ -151,7 +151,8 @@ def _scalar_type(value: Expr) -> str:
 
 
 def lanes_of(value: Expr) -> int:
-    return int((*_dtype(value).split("x"), 1)[1])
+    """Elements of a vector; 1 for a scalar."""
+    return int((*_dtype(value).split("x"), "1")[1])
 
 
 def _vector_type(scalar: str, lanes: int) -> str:

@@ -38,7 +38,6 @@ from oi.codegen.cpu.simd import (
     store,
     stride_parallel,
     transpose,
-    when,
 )
 from oi.ir.types import DType
 
@@ -146,11 +145,30 @@ def _list_blocks(shape: _Shape, tokens: Expr, sequences: Expr, lens: Buffer) -> 
     return T.bind(count.value), sequence, first
 
 
+def _copy_query(shape: _Shape, q: Buffer, t: Expr, h: Expr, query: Buffer, row: Expr) -> None:
+    """query[row] = scale · q[t, h]"""
+
+    def copy(i: Expr, n: int) -> None:
+        store(query, load(q, t, h, i, lanes=n) * splat(shape.scale, n), row, i)
+
+    for_columns(shape.size, shape.simd.lanes, copy)
+
+
+def _finish(shape: _Shape, out: Buffer, total: Buffer, row: Expr, y: Buffer, t: Expr, h: Expr) -> None:
+    """y[t, h] = out[row] / total[row]"""
+    inverse = T.bind(T.float32(1) / load(total, row))
+
+    def divide(i: Expr, n: int) -> None:
+        store(y, load(out, row, i, lanes=n) * splat(inverse, n), t, h, i)
+
+    for_columns(shape.size, shape.simd.lanes, divide)
+
+
 # Decode: one query token, G rows.
 
 
 def _decode(shape: _Shape, q: Buffer, y: Buffer, t: Expr, head: Expr, context: Expr, keys: _Keys) -> None:
-    simd, group, lanes = shape.simd, shape.group, shape.simd.lanes
+    simd, group = shape.simd, shape.group
     query, out = scratch(group, shape.padded), scratch(group, shape.padded)
     scores, top, total = scratch(group, BLOCK_KEYS), scratch(group), scratch(group)
     for g in range(group):
@@ -158,10 +176,7 @@ def _decode(shape: _Shape, q: Buffer, y: Buffer, t: Expr, head: Expr, context: E
         _zero(out, shape, g)
         store(top, T.float32(MASKED), g)
         store(total, T.float32(0), g)
-        h = T.bind(head * group + g)
-        for_columns(
-            shape.size, lanes, lambda i, n, g=g, h=h: store(query, load(q, t, h, i, lanes=n) * splat(shape.scale, n), g, i)
-        )
+        _copy_query(shape, q, t, T.bind(head * group + g), query, g)
     with T.serial(T.truncdiv(context + (BLOCK_KEYS - 1), BLOCK_KEYS)) as block:
         first = T.bind(block * BLOCK_KEYS)
         count = T.bind(T.min(BLOCK_KEYS, context - first))
@@ -169,16 +184,11 @@ def _decode(shape: _Shape, q: Buffer, y: Buffer, t: Expr, head: Expr, context: E
             row = keys.row(first + j, value=False)
             for g in range(group):
                 store(scores, _dot(shape, query, g, keys.kv, row), g, j)
-        corrections = []
-        for g in range(group):
-            corrections.append(_softmax_row(simd, scores, top, total, g, first, first + count - 1))
+        last = T.bind(first + count - 1)
+        corrections = [_softmax_row(simd, scores, top, total, g, first, last) for g in range(group)]
         _add_values(shape, out, scores, corrections, first, count, keys)
     for g in range(group):
-        inverse = T.bind(T.float32(1) / load(total, g))
-        h = T.bind(head * group + g)
-        for_columns(
-            shape.size, lanes, lambda i, n, g=g, h=h, s=inverse: store(y, load(out, g, i, lanes=n) * splat(s, n), t, h, i)
-        )
+        _finish(shape, out, total, g, y, t, T.bind(head * group + g))
 
 
 def _dot(shape: _Shape, query: Buffer, g: int, kv: Buffer, row: Sequence[Expr]) -> Expr:
@@ -210,13 +220,11 @@ def _add_values(
     shape: _Shape, out: Buffer, scores: Buffer, corrections: Sequence[Expr], first: Expr, count: Expr, keys: _Keys
 ) -> None:
     """out[g] = out[g] · correction[g] + Σ_j scores[g, j] · v[j], as many g at once as registers hold."""
-    lanes, pieces = shape.simd.lanes, _pieces(shape.size, shape.simd.lanes)
+    pieces = _pieces(shape.size, shape.simd.lanes)
     at_once = max(1, (shape.simd.registers - 4) // len(pieces))
     for begin in range(0, shape.group, at_once):
         gs = range(begin, min(begin + at_once, shape.group))
-        sums = {
-            (g, i): Register(load(out, g, i, lanes=n) * splat(corrections[g], n)) for g in gs for i, n in pieces
-        }
+        sums = {(g, i): Register(load(out, g, i, lanes=n) * splat(corrections[g], n)) for g in gs for i, n in pieces}
         with T.serial(count) as j:
             row = keys.row(first + j, value=True)
             weights = {g: load(scores, g, j) for g in gs}
@@ -226,12 +234,9 @@ def _add_values(
                     sums[g, i].add(value * splat(weights[g], n))
         for (g, i), register in sums.items():
             store(out, register.value, g, i)
-    assert lanes
 
 
-def _softmax_row(
-    simd: Simd, scores: Buffer, top: Buffer, total: Buffer, row: Expr, first: Expr, last: Expr
-) -> Expr:
+def _softmax_row(simd: Simd, scores: Buffer, top: Buffer, total: Buffer, row: Expr, first: Expr, last: Expr) -> Expr:
     """Turn a row of scores of keys first, first + 1, … into weights, those of keys after `last` into 0.
 
     Returns what earlier sums must be multiplied with, now that the row's maximum may have grown.
@@ -261,9 +266,7 @@ def _softmax_row(
 # Prefill: a block of queries against blocks of keys.
 
 
-def _prefill(
-    shape: _Shape, q: Buffer, y: Buffer, t: Expr, used: Expr, head: Expr, position: Expr, keys: _Keys
-) -> None:
+def _prefill(shape: _Shape, q: Buffer, y: Buffer, t: Expr, used: Expr, head: Expr, position: Expr, keys: _Keys) -> None:
     """Query tokens t, …, t + used - 1, the first at `position`."""
     simd, group, tile = shape.simd, shape.group, shape.tile
     query, out = scratch(shape.rows, shape.size), scratch(shape.rows, shape.padded)
@@ -276,11 +279,7 @@ def _prefill(
         _zero(out, shape, r)
         store(top, T.float32(MASKED), r)
         store(total, T.float32(0), r)
-
-        def copy(i: Expr, n: int) -> None:
-            store(query, load(q, t + token, head * group + g, i, lanes=n) * splat(shape.scale, n), r, i)
-
-        for_columns(shape.size, simd.lanes, copy)
+        _copy_query(shape, q, t + token, head * group + g, query, r)
     end = T.bind(position + used)
     tiles = T.bind(T.truncdiv(rows + (tile.rows - 1), tile.rows))
     with T.serial(T.truncdiv(end + (BLOCK_KEYS - 1), BLOCK_KEYS)) as block:
@@ -296,12 +295,7 @@ def _prefill(
             _weigh_values(shape, scores, corrections, i * tile.rows, value_panel, out)
     with T.serial(used) as token, T.serial(group) as g:
         r = T.bind(token * group + g)
-        inverse = T.bind(T.float32(1) / load(total, r))
-
-        def finish(i: Expr, n: int) -> None:
-            store(y, load(out, r, i, lanes=n) * splat(inverse, n), t + token, head * group + g, i)
-
-        for_columns(shape.size, simd.lanes, finish)
+        _finish(shape, out, total, r, y, t + token, head * group + g)
 
 
 def _zero(buffer: Buffer, shape: _Shape, row: Expr) -> None:
@@ -352,9 +346,7 @@ def _scores(shape: _Shape, query: Buffer, first: Expr, panel: Buffer, scores: Bu
                 store(scores, register.value, first + r, column + v * lanes)
 
 
-def _weigh_values(
-    shape: _Shape, scores: Buffer, corrections: Buffer, first: Expr, panel: Buffer, out: Buffer
-) -> None:
+def _weigh_values(shape: _Shape, scores: Buffer, corrections: Buffer, first: Expr, panel: Buffer, out: Buffer) -> None:
     """out[r] = out[r] · corrections[r] + Σ_j scores[r, j] · panel[j] for the tile of rows from `first` on."""
     lanes, tile = shape.simd.lanes, shape.tile
     for begin in range(0, shape.vectors, tile.vectors):

@@ -21,7 +21,6 @@ from oi.codegen.cpu.simd import (
     Register,
     Simd,
     T,
-    cast,
     declare,
     dim,
     exp,
