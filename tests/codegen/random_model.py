@@ -93,20 +93,21 @@ def random_sample_inputs(graph: Graph, rng: np.random.Generator) -> dict[str, Ar
     edits = int(lens.sum())
     tokens = [rng.choice(vocab, size=n, replace=False) for n in lens]
     given = {
-        "logits": rng.standard_normal((rows, vocab)).astype(np.float32),
+        "logits": rng.standard_normal((rows, vocab)),
         "sampled": rng.integers(0, vocab, rows),
         "edit_starts": np.cumsum(lens) - lens,
         "edit_lens": lens,
         "edit_tokens": np.concatenate(tokens),
-        "edit_scale": rng.uniform(0.5, 2, edits).astype(np.float32),
-        "edit_add": rng.standard_normal(edits).astype(np.float32),
-        "temperature": rng.choice([0.0, 0.7, 1.3], rows).astype(np.float32),
+        "edit_scale": rng.uniform(0.5, 2, edits),
+        "edit_add": rng.standard_normal(edits),
+        "temperature": rng.choice([0.0, 0.7, 1.3], rows),
         "top_k": rng.integers(0, 5, rows),
-        "top_p": rng.uniform(0.3, 1, rows).astype(np.float32),
-        "min_p": rng.uniform(0, 0.3, rows).astype(np.float32),
-        "uniform": rng.uniform(0, 1, rows).astype(np.float32),
+        "top_p": rng.uniform(0.3, 1, rows),
+        "min_p": rng.uniform(0, 0.3, rows),
+        "uniform": rng.uniform(0, 1, rows),
     }
-    return {value.name: given[value.name] for value in graph.inputs}
+    dtypes = {value.name: np.float32 if value.type.dtype.is_float else np.int32 for value in graph.inputs}
+    return {name: given[name].astype(dtype) for name, dtype in dtypes.items()}
 
 
 def _page_table(owned: Array, rng: np.random.Generator) -> tuple[Array, int]:
