@@ -88,13 +88,13 @@ class Scheduler:
         """The next step; never empty while there is work. Every running sequence has pages for its part."""
         self.counters.steps += 1
         budget = _Budget(self._geometry.max_step_tokens, self._geometry.max_edits)
-        preempted = self._grow_tables()
+        self._grow_tables()
         decodes = [sequence for sequence in self.running if sequence.remaining == 1]
         prefills = [sequence for sequence in self.running if sequence.remaining > 1]
         # Whoever lacked edits in the last step comes first in this one; in general all are equal and keep their order.
         decodes.sort(key=lambda sequence: sequence.last_step)
         parts = [self._part(sequence, budget) for sequence in (*decodes, *prefills)]
-        while not preempted and (sequence := self._admit(budget)) is not None:
+        while (sequence := self._admit(budget)) is not None:
             parts.append(self._part(sequence, budget))
         return [part for part in parts if part.num_tokens]
 
@@ -120,9 +120,11 @@ class Scheduler:
         assert all(not sequence.table.pages and not sequence.computed for sequence in self.waiting)
         assert len(self.running) <= self._max_running
 
-    def _grow_tables(self) -> bool:
-        """Pages for every running sequence's next tokens, oldest first; True where that took preemption."""
-        before = self.counters.preemptions
+    def _grow_tables(self) -> None:
+        """Pages for every running sequence's next tokens, oldest first; where there are none, the youngest give up theirs.
+
+        One that gives up is not admitted in the same step: the pages that it let go were too few to stay with.
+        """
         i = 0
         while i < len(self.running):
             sequence = self.running[i]
@@ -130,7 +132,6 @@ class Scheduler:
                 i += 1
             else:
                 self._preempt(self.running.pop())
-        return self.counters.preemptions > before
 
     def _preempt(self, sequence: Sequence) -> None:
         self.counters.preemptions += 1

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -206,6 +207,27 @@ def test_when_pages_run_out_the_youngest_goes_back_to_the_front_and_loses_nothin
     assert part.sequence is second
     assert second.tokens == kept
     assert second.computed == (len(kept) - 1) // 2 * 2, "its full pages were still cached"
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(2, 5),
+    st.integers(10, 20),
+    st.lists(st.tuples(st.integers(1, 12), st.integers(8, 28)), min_size=3, max_size=9),
+)
+def test_who_is_admitted_stays_for_a_page_of_steps(page_size: int, pages: int, sizes: list[tuple[int, int]]) -> None:
+    scheduler = Scheduler(Geometry(40, 6, 16, 8, pages, page_size, vocab_size=99))
+    for id_, (prompt, max_tokens) in enumerate(sizes, start=1):
+        with suppress(RequestError):
+            scheduler.submit(_request(id_, [id_] * prompt, max_tokens))
+    admitted_at: dict[int, int] = {}
+    while scheduler.has_work:
+        before = [sequence.id for sequence in scheduler.running]
+        schedule = scheduler.schedule()
+        step, now = scheduler.counters.steps, [sequence.id for sequence in scheduler.running]
+        assert all(step - admitted_at[id_] >= page_size for id_ in set(before) - set(now))
+        admitted_at.update(dict.fromkeys(set(now) - set(before), step))
+        _take(scheduler, schedule, 2)
 
 
 def test_prefix_hits_are_counted_at_the_first_admission_only() -> None:
