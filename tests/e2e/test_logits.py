@@ -68,7 +68,7 @@ def model(
     hf.to(dtype).save_pretrained(folder)
     artifact = compile_checkpoint(folder, folder / "artifact", Limits(256, 64, 1024))
     runner = open_runner(EngineSettings(str(artifact), str(folder), max_model_len=256, kv_bytes=64 << 20))
-    return hf.float().eval(), runner
+    return Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(), runner
 
 
 def logits_of(runner: StepRunner, prompts: list[np.ndarray], chunks: list[list[int]]) -> list[np.ndarray]:
