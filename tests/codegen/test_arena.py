@@ -1,6 +1,6 @@
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oi.codegen.arena import ALIGNMENT, Span, aligned, assign_offsets
@@ -14,6 +14,7 @@ def spans(draw: st.DrawFn) -> Span:
     return Span(draw(st.integers(0, 1000)), first, draw(st.integers(first, STEPS - 1)))
 
 
+@settings(deadline=None)
 @given(st.lists(spans(), max_size=25))
 def test_no_two_that_live_at_once_overlap(spans: list[Span]) -> None:
     offsets, total = assign_offsets(spans)
@@ -25,6 +26,7 @@ def test_no_two_that_live_at_once_overlap(spans: list[Span]) -> None:
         assert all(stop <= begin for (_, stop), (begin, _) in pairwise(live))
 
 
+@settings(deadline=None)
 @given(st.lists(spans(), max_size=25))
 def test_needs_no_more_than_all_apart_and_no_less_than_the_fullest_step(spans: list[Span]) -> None:
     _, total = assign_offsets(spans)

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oi.codegen.drawing import draw
@@ -65,6 +65,7 @@ def drawings(draw: st.DrawFn) -> tuple[list[Box], list[tuple[int, int]], list[fl
     return boxes, edges, [0.0] * (max(ranks) + 1)
 
 
+@settings(deadline=None)
 @given(drawings())
 def test_boxes_never_overlap_and_edges_end_at_their_boxes(
     drawing: tuple[list[Box], list[tuple[int, int]], list[float]],
