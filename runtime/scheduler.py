@@ -121,9 +121,9 @@ class Scheduler:
         assert len(self.running) <= self._max_running
 
     def _grow_tables(self) -> None:
-        """Pages for every running sequence's next tokens, oldest first; where there are none, the youngest give up theirs.
+        """Pages for every running sequence's next tokens, oldest first; for lack of any, the youngest give theirs up.
 
-        One that gives up is not admitted in the same step: the pages that it let go were too few to stay with.
+        Who gave them up is not admitted in the same step: the pages that it let go were too few to stay with.
         """
         i = 0
         while i < len(self.running):
