@@ -10,6 +10,7 @@ import time
 _STARTED_AT = time.perf_counter()
 
 import argparse  # noqa: E402
+import os  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -34,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(e), 2)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # who read our output has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -24,7 +24,7 @@ from oi.runtime.messages import Stats
 __all__ = ["CONTENT_TYPE", "Metrics"]
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-disable_created_metrics()  # a second series of each, which nobody charts
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series of each, which nobody charts
 
 _FIRST_TOKEN = (
     0.001,

@@ -5,6 +5,7 @@ A client that reads slowly holds up nobody: its news gathers, a few bytes a toke
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 import msgspec
@@ -31,22 +32,33 @@ async def stream(
 ) -> web.StreamResponse:
     """Raises what goes wrong before the first byte; later errors are the stream's last event."""
     response = web.StreamResponse(headers={**_HEADERS, "X-Request-Id": id})
-    try:
-        async for outputs in generation.news():
-            events = b"".join(_event(chunk) for output in outputs for chunk in shape.chunks(output))
-            if events:
-                await _write(request, response, events)
-        end = _event(shape.usage_chunk(usage_of(generation.outputs, n))) if include_usage else b""
-        await _write(request, response, end + b"data: [DONE]\n\n")
-    except ConnectionResetError:  # the client left; the generation's end aborts
-        return response
-    except OiError as e:
-        if not response.prepared:
-            raise
-        _log.error("request=%s ends with an error: %s", id, e)
-        await _write(request, response, b"data: " + as_api_error(e).body + b"\n\n")
-    await response.write_eof()
+    with contextlib.suppress(ConnectionResetError):  # the client left; the generation's end aborts
+        try:
+            await _write_all(request, response, generation, shape, n, include_usage=include_usage)
+        except OiError as e:
+            if not response.prepared:
+                raise
+            _log.error("request=%s ends with an error: %s", id, e)
+            await response.write(b"data: " + as_api_error(e).body + b"\n\n")
+        await response.write_eof()
     return response
+
+
+async def _write_all(
+    request: web.Request,
+    response: web.StreamResponse,
+    generation: Generation,
+    shape: Shape,
+    n: int,
+    *,
+    include_usage: bool,
+) -> None:
+    async for outputs in generation.news():
+        events = b"".join(_event(chunk) for output in outputs for chunk in shape.chunks(output))
+        if events:
+            await _write(request, response, events)
+    end = _event(shape.usage_chunk(usage_of(generation.outputs, n))) if include_usage else b""
+    await _write(request, response, end + b"data: [DONE]\n\n")
 
 
 async def _write(request: web.Request, response: web.StreamResponse, data: bytes) -> None:

@@ -103,6 +103,20 @@ def test_a_prompt_is_continued(checkpoint: Path) -> None:
     assert found.stdout == "hello\n"
 
 
+def test_output_that_nobody_reads(checkpoint: Path) -> None:
+    process = subprocess.Popen(
+        [*RUN_FAKE, "hello world " * 40, "--model", str(checkpoint)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "FAKE_ENGINE_SLOW": "0.01"},
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    assert process.wait(10) == 141
+
+
 def test_a_prompt_that_is_too_long(checkpoint: Path) -> None:
     error = one_line_error(run("hello world " * 200, "--model", str(checkpoint)))
     assert "255" in error
