@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oi.runtime.errors import RequestError
@@ -34,6 +34,7 @@ def test_philox_equals_the_published_vectors() -> None:
     assert philox4x32(counter, key).T.tolist() == expected
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(-(2**63), 2**64 - 1), st.integers(0, 2**31 - 1)), min_size=1, max_size=9))
 def test_a_draw_depends_on_its_seed_and_position_only(keys: list[tuple[int, int]]) -> None:
     together = uniform([seed for seed, _ in keys], [position for _, position in keys])
@@ -62,6 +63,7 @@ def _recount(p: SamplingParams, prompt: list[int], generated: list[int]) -> dict
     return edits
 
 
+@settings(deadline=None)
 @given(params, st.lists(tokens, max_size=30), st.lists(tokens, max_size=60))
 def test_edits_kept_token_by_token_equal_a_recount(p: SamplingParams, prompt: list[int], generated: list[int]) -> None:
     edits = logit_edits(p, prompt)

@@ -4,7 +4,7 @@ import itertools
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oi.runtime.messages import (
@@ -66,6 +66,7 @@ def _cut(stream: bytes, cuts: list[int]) -> list[bytes]:
     return [stream[a:b] for a, b in itertools.pairwise(edges)]
 
 
+@settings(deadline=None)
 @given(st.lists(to_engine, max_size=5), st.lists(st.integers(0, 10_000), max_size=12))
 def test_any_cut_of_the_stream_gives_the_same_messages_to_the_engine(messages: list[ToEngine], cuts: list[int]) -> None:
     reader = to_engine_reader()
@@ -73,6 +74,7 @@ def test_any_cut_of_the_stream_gives_the_same_messages_to_the_engine(messages: l
     assert [m for piece in pieces for m in reader.feed(piece)] == messages
 
 
+@settings(deadline=None)
 @given(st.lists(from_engine, max_size=5), st.lists(st.integers(0, 10_000), max_size=12))
 def test_any_cut_of_the_stream_gives_the_same_messages_from_the_engine(
     messages: list[FromEngine], cuts: list[int]
