@@ -12,16 +12,18 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import tvm
 import tvm_ffi
+from tvm import tirx
 from tvm.target import Target
 
 from oi.codegen.cpu.simd import Kernel
 from oi.codegen.errors import CompileError
 from oi.codegen.target import Library
 
-__all__ = ["build_library", "compile_object", "support_files"]
+__all__ = ["build_library", "compile_module", "support_files"]
 
 LIBRARY = "kernels.so"
 
@@ -49,11 +51,32 @@ def support_files() -> tuple[Path, ...]:
     return ffi, runtime
 
 
-def compile_object(kernel: Kernel, mcpu: str, path: Path) -> None:
-    """Write one kernel as an object file."""
+def compile_module(kernel: Kernel, mcpu: str) -> Any:
+    """One kernel as a TVM module; its `inspect_source("s")` is the assembly."""
     target = Target({"kind": "llvm", "mcpu": mcpu})
-    module = tvm.tirx.build(tvm.IRModule({kernel.name: kernel.prim_func()}), target=target)
-    module.write_to_file(str(path), "o")
+    module = tirx.transform.BindTarget(target.with_host(target))(tvm.IRModule({kernel.name: kernel.prim_func()}))
+    return tvm.get_global_func("target.build.llvm")(tvm.transform.Sequential(_lowering())(module), target)
+
+
+def _lowering() -> list[Any]:
+    """From TensorIR to what LLVM code generation takes.
+
+    TVM's default pipeline schedules blocks, which our kernels, written as loops and vectors, do not have; it
+    would take most of the build's time.
+    """
+    passes = tirx.transform
+    return [
+        passes.StmtSimplify(),
+        passes.FlattenBuffer(),
+        passes.BF16ComputeLegalize(),
+        passes.VectorizeLoop(True),
+        passes.AnnotateEntryFunc(),
+        passes.SplitHostDevice(),
+        passes.MakePackedAPI(),
+        passes.BF16StorageLegalize(),
+        passes.LowerTVMBuiltin(),
+        passes.LowerIntrin(),
+    ]
 
 
 def _compile_all(kernels: list[Kernel], mcpu: str, folder: Path) -> Iterator[tuple[str, Path]]:
@@ -62,7 +85,7 @@ def _compile_all(kernels: list[Kernel], mcpu: str, folder: Path) -> Iterator[tup
     def compile_one(item: tuple[int, Kernel]) -> tuple[str, Path]:
         number, kernel = item
         path = folder / f"{number}.o"
-        compile_object(kernel, mcpu, path)
+        compile_module(kernel, mcpu).write_to_file(str(path), "o")
         return kernel.name, path
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:

@@ -335,7 +335,7 @@ _EXP_TERMS = (1.987_569_1e-4, 1.398_199_95e-3, 8.333_452e-3, 4.166_579_6e-2, 0.1
 
 
 def exp(value: Expr) -> Expr:
-    """e to the `value` within 2 units in the last place; 0 below -87.3, about 2.4e38 at most.
+    """e to the `value` within 2 units in the last place; 0 below -87.3, infinity above 88.3.
 
     e^x = 2^n · e^r with n = round(x / ln 2) and |r| ≤ ln 2 / 2, e^r by a polynomial of degree 7.
     """
@@ -350,6 +350,7 @@ def exp(value: Expr) -> Expr:
     power = T.shift_left(cast("int32", n) + splat(T.int32(127), lanes), splat(T.int32(23), lanes))
     scale = T.reinterpret(_vector_type("float32", lanes), power)
     result = T.bind((p * r * r + r + splat(1.0, lanes)) * scale)
+    result = select(x > splat(_EXP_MAX, lanes), splat(float("inf"), lanes), result)
     return T.bind(select(x < splat(_EXP_MIN, lanes), splat(0.0, lanes), result))
 
 
