@@ -33,7 +33,7 @@ class Attention(nn.Module):
         q, k = _rotate(q, cos_TD, sin_TD).to(v.dtype), _rotate(k, cos_TD, sin_TD).to(v.dtype)
         k, v = k.repeat_interleave(self.groups, 1), v.repeat_interleave(self.groups, 1)
         out = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self.o_proj(out.transpose(1, 2).reshape(N, T, -1))  # type: ignore[no-any-return]
+        return self.o_proj(out.transpose(1, 2).reshape(N, T, -1))
 
 
 class Mlp(nn.Module):
@@ -44,7 +44,7 @@ class Mlp(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, x_NTH: Tensor) -> Tensor:
-        return self.down_proj(functional.silu(self.gate_proj(x_NTH)) * self.up_proj(x_NTH))  # type: ignore[no-any-return]
+        return self.down_proj(functional.silu(self.gate_proj(x_NTH)) * self.up_proj(x_NTH))
 
 
 class Layer(nn.Module):
@@ -58,7 +58,7 @@ class Layer(nn.Module):
 
     def forward(self, x_NTH: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:
         x_NTH = x_NTH + self.dropout(self.self_attn(self.input_layernorm(x_NTH), cos_TD, sin_TD))
-        return x_NTH + self.dropout(self.mlp(self.post_attention_layernorm(x_NTH)))  # type: ignore[no-any-return]
+        return x_NTH + self.dropout(self.mlp(self.post_attention_layernorm(x_NTH)))
 
 
 class Body(nn.Module):
@@ -73,7 +73,7 @@ class Body(nn.Module):
         x_NTH = self.dropout(self.embed_tokens(tokens_NT))
         for layer in self.layers:
             x_NTH = layer(x_NTH, cos_TD, sin_TD)
-        return self.norm(x_NTH)  # type: ignore[no-any-return]
+        return self.norm(x_NTH)
 
 
 class Network(nn.Module):

@@ -100,7 +100,7 @@ def _optimizer(network: Network) -> torch.optim.Optimizer:
 def _step(network: Network, forward: Any, optimizer: torch.optim.Optimizer, window_NT: Tensor) -> Tensor:
     with _autocast(window_NT.device):
         loss: Tensor = forward(window_NT)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()
