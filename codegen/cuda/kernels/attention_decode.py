@@ -1,0 +1,157 @@
+"""y[t, h] = Σ_j softmax_j(scale · q[t, h]·k[j]) · v[j] for every sequence that has one query in this step.
+
+q bf16 [T, Q, D], kv bf16 [N, L, 2, K, B, D], query_starts, context_lens i32 [S], page_table i32 [S, P],
+plan of attention_decode_plan → y bf16 [T, Q, D]. Rows of other sequences are not touched.
+
+The G = Q/K query heads of a KV head are the rows of one product, so that keys and values are read once. Programs
+take equal shares of (sequence, head, block) units. A program that holds a whole (sequence, head) writes y; otherwise
+it leaves its part (numerator, maximum, denominator) in scratch, and the last of the parts' programs to arrive
+adds them up in their order: the result does not depend on who comes last.
+
+    parts f32 [2·PROGRAMS, G, D]      a program's part of a head that began before it (2g), or ends after it (2g + 1)
+    stats f32 [2·PROGRAMS, 2, G]      their maxima (of scale·log2(e)·q·k) and denominators
+    arrivals i32 [S·K]                zero before the first launch; each launch leaves it zero
+
+The plan and the lengths must be complete before the chain of dependent launches begins: they are read before the wait.
+Floor: 4·K·D bytes a token of context.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit(do_not_specialize=["layer", "S", "P"])
+def attention_decode(
+    q_ptr,
+    kv_ptr,
+    query_starts_ptr,
+    context_lens_ptr,
+    page_table_ptr,
+    plan_ptr,
+    y_ptr,
+    parts_ptr,
+    stats_ptr,
+    arrivals_ptr,
+    layer,
+    S,
+    P,
+    SCALE: tl.constexpr,
+    L: tl.constexpr,
+    Q: tl.constexpr,
+    K: tl.constexpr,
+    B: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK: tl.constexpr,
+    STAGES: tl.constexpr,
+    PDL: tl.constexpr,
+):
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
+    G: tl.constexpr = Q // K
+    ROWS: tl.constexpr = 16  # of which G are heads: the smallest tensor-core tile
+    LOG2E: tl.constexpr = 1.4426950408889634
+    program = tl.program_id(0)
+    row = tl.arange(0, ROWS)
+    d = tl.arange(0, D)
+    is_head = (row < G)[:, None]
+    PAGE: tl.constexpr = 2 * K * B * D  # of one layer
+
+    share = tl.load(plan_ptr)
+    total = tl.load(plan_ptr + 1 + S)
+    unit = program * share
+    end = tl.minimum(unit + share, total)
+    # Idle programs look at sequence 0, so that what they read is defined.
+    s = tl.where(unit < end, tl.load(plan_ptr + S + 2 + program), 0)
+    first_unit = tl.load(plan_ptr + 1 + s)
+    context_len = tl.load(context_lens_ptr + s)
+    query_start = tl.load(query_starts_ptr + s)
+    if PDL:
+        tl.extra.cuda.gdc_wait()
+
+    while unit < end:
+        blocks = tl.cdiv(context_len, BLOCK)
+        head = (unit - first_unit) // blocks
+        begin = (unit - first_unit) % blocks
+        stop = tl.minimum(blocks, begin + end - unit)
+        head_units = first_unit + head * blocks
+
+        offset = query_start.to(tl.int64) * (Q * D) + (head * G + row)[:, None] * D + d[None, :]
+        q = tl.load(q_ptr + offset, mask=is_head, other=0.0)
+        head_kv_ptr = kv_ptr + layer.to(tl.int64) * PAGE + head * (B * D)
+        pages_ptr = page_table_ptr + s.to(tl.int64) * P
+
+        maximum = tl.full([ROWS], float("-inf"), tl.float32)
+        denominator = tl.zeros([ROWS], tl.float32)
+        numerator = tl.zeros([ROWS, D], tl.float32)
+        # Pages are looked up a block ahead, or every copy would wait for its address.
+        position = begin * BLOCK + tl.arange(0, BLOCK)
+        page = tl.load(pages_ptr + position // B, mask=position < context_len, other=0)
+        for block in tl.range(begin, stop, num_stages=STAGES):
+            position = block * BLOCK + tl.arange(0, BLOCK)
+            inside = position < context_len
+            line = head_kv_ptr + page.to(tl.int64) * (L * PAGE) + (position % B) * D
+            k = tl.load(line[:, None] + d[None, :], mask=inside[:, None], other=0.0)
+            v = tl.load(line[:, None] + (K * B * D) + d[None, :], mask=inside[:, None], other=0.0)
+            page = tl.load(pages_ptr + (position + BLOCK) // B, mask=position + BLOCK < context_len, other=0)
+            scores = tl.dot(q, tl.trans(k)) * (SCALE * LOG2E)
+            scores = tl.where(inside[None, :], scores, float("-inf"))
+            raised = tl.maximum(maximum, tl.max(scores, axis=1))
+            p = tl.exp2(scores - raised[:, None])
+            shrink = tl.exp2(maximum - raised)
+            denominator = denominator * shrink + tl.sum(p, axis=1)
+            numerator = tl.dot(p.to(v.dtype), v, numerator * shrink[:, None])
+            maximum = raised
+
+        first_program = head_units // share
+        part_count = (head_units + blocks - 1) // share - first_program + 1
+        if part_count == 1:
+            tl.store(y_ptr + offset, (numerator / denominator[:, None]).to(y_ptr.dtype.element_ty), mask=is_head)
+        else:
+            slot = 2 * program + tl.where(begin == 0, 1, 0)
+            tl.store(parts_ptr + slot * (G * D) + row[:, None] * D + d[None, :], numerator, mask=is_head)
+            tl.store(stats_ptr + slot * (2 * G) + row, maximum, mask=row < G)
+            tl.store(stats_ptr + slot * (2 * G) + G + row, denominator, mask=row < G)
+            tl.debug_barrier()  # all threads' parts are written before one thread announces them
+            arrival_ptr = arrivals_ptr + s * K + head
+            if tl.atomic_add(arrival_ptr, 1, sem="acq_rel", scope="gpu") == part_count - 1:
+                tl.store(arrival_ptr, 0)
+                y_head_ptr = y_ptr + query_start.to(tl.int64) * (Q * D) + head * (G * D)
+                _add_parts(parts_ptr, stats_ptr, y_head_ptr, first_program, part_count, G, D)
+        unit += stop - begin
+        while (unit < end) & (unit == tl.load(plan_ptr + 2 + s)):  # s is done, or has no units
+            s += 1
+        first_unit = tl.load(plan_ptr + 1 + s)
+        context_len = tl.load(context_lens_ptr + s)
+        query_start = tl.load(query_starts_ptr + s)
+
+
+@triton.jit
+def _add_parts(parts_ptr, stats_ptr, y_head_ptr, first_program, part_count, G: tl.constexpr, D: tl.constexpr):
+    """The first program's part lies in its second slot, every later one's in its first."""
+    AT_ONCE: tl.constexpr = 16
+    GP: tl.constexpr = triton.next_power_of_2(G)
+    g = tl.arange(0, GP)
+    d = tl.arange(0, D)
+    is_head = g < G
+    maximum = tl.full([GP], float("-inf"), tl.float32)
+    denominator = tl.zeros([GP], tl.float32)
+    numerator = tl.zeros([GP, D], tl.float32)
+    for start in range(0, part_count, AT_ONCE):
+        part = start + tl.arange(0, AT_ONCE)
+        slot = 2 * (first_program + part) + tl.where(part == 0, 1, 0)
+        live = (part < part_count)[:, None] & is_head[None, :]
+        maxima = tl.load(stats_ptr + slot[:, None] * (2 * G) + g[None, :], mask=live, other=float("-inf"), cache_modifier=".cg")
+        denominators = tl.load(
+            stats_ptr + slot[:, None] * (2 * G) + G + g[None, :], mask=live, other=0.0, cache_modifier=".cg"
+        )
+        source = slot[:, None, None] * (G * D) + g[None, :, None] * D + d[None, None, :]
+        numerators = tl.load(parts_ptr + source, mask=live[:, :, None], other=0.0, cache_modifier=".cg")
+        raised = tl.maximum(maximum, tl.max(maxima, axis=0))
+        raised = tl.where(is_head, raised, 0.0)
+        weight = tl.exp2(maxima - raised[None, :])
+        shrink = tl.exp2(maximum - raised)
+        denominator = denominator * shrink + tl.sum(denominators * weight, axis=0)
+        numerator = numerator * shrink[:, None] + tl.sum(numerators * weight[:, :, None], axis=0)
+        maximum = raised
+    y = (numerator / denominator[:, None]).to(y_head_ptr.dtype.element_ty)
+    tl.store(y_head_ptr + g[:, None] * D + d[None, :], y, mask=is_head[:, None])
