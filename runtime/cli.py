@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, NoReturn  # noqa: E402
 from oi.runtime.errors import EngineDead, OiError  # noqa: E402
 
 if TYPE_CHECKING:
-    from oi.runtime.engine_settings import EngineSettings
+    import socket
+
+    from oi.runtime.engine_child import EngineChild
     from oi.runtime.messages import Ready
 
 __all__ = ["main"]
@@ -45,34 +47,32 @@ def _run(arguments: argparse.Namespace) -> int:
     from oi.runtime.compile_once import ensure_artifact
     from oi.runtime.engine_child import spawn
     from oi.runtime.engine_settings import EngineSettings
+    from oi.runtime.listen import bind
 
     checkpoint = resolve(arguments.model)
+    bound = bind(arguments.host, arguments.port) if arguments.http else None
     artifact = ensure_artifact(checkpoint, arguments.artifact, may_compile=arguments.compile)
-    settings = EngineSettings(
-        artifact=str(artifact),
-        checkpoint=str(checkpoint),
-        max_model_len=arguments.max_model_len,
-        max_num_seqs=arguments.max_num_seqs if arguments.http else 1,
+    child = spawn(
+        EngineSettings(
+            artifact=str(artifact),
+            checkpoint=str(checkpoint),
+            max_model_len=arguments.max_model_len,
+            max_num_seqs=arguments.max_num_seqs if arguments.http else 1,
+        )
     )
-    if arguments.http:
-        return _serve(arguments, checkpoint, settings)
-    child = spawn(settings)
+    if bound is not None:
+        return _serve(arguments, checkpoint, child, bound)
     from oi.runtime.terminal import run
 
     return run(child, checkpoint, arguments.prompt, arguments.max_tokens, arguments.temperature)
 
 
-def _serve(arguments: argparse.Namespace, checkpoint: Path, settings: EngineSettings) -> int:
-    from oi.runtime.engine_child import spawn
-    from oi.runtime.listen import listen, url_of
-
-    listening = listen(arguments.host, arguments.port)
-    child = spawn(settings)
-
+def _serve(arguments: argparse.Namespace, checkpoint: Path, child: EngineChild, bound: socket.socket) -> int:
     import asyncio
     import logging
 
     from oi.runtime.http.server import ServerOptions, serve
+    from oi.runtime.listen import url_of
 
     logging.basicConfig(level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # clients that break HTTP are not our errors
@@ -82,12 +82,12 @@ def _serve(arguments: argparse.Namespace, checkpoint: Path, settings: EngineSett
     def on_ready(ready: Ready) -> None:
         seconds = time.perf_counter() - _STARTED_AT
         print(
-            f"oi: {name} at {url_of(listening)}/v1, context {ready.max_model_len} tokens, "
+            f"oi: {name} at {url_of(bound)}/v1, context {ready.max_model_len} tokens, "
             f"{ready.max_num_seqs} sequences at once, ready after {seconds:.2f} s",
             flush=True,
         )
 
-    return asyncio.run(serve(options, child, listening, on_ready))
+    return asyncio.run(serve(options, child, bound, on_ready))
 
 
 def _default_name(model: str | None) -> str:

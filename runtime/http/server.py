@@ -25,6 +25,7 @@ from oi.runtime.messages import Ready, Stats
 
 __all__ = ["ServerOptions", "serve"]
 
+_BACKLOG = 1024
 _STATE_SECONDS = 10.0
 _LAST_WORDS_SECONDS = 2.0
 """After the engine's death: for error answers to reach their clients."""
@@ -50,11 +51,11 @@ class ServerOptions:
 
 
 async def serve(
-    options: ServerOptions, child: EngineChild, listening: socket.socket, on_ready: Callable[[Ready], None]
+    options: ServerOptions, child: EngineChild, bound: socket.socket, on_ready: Callable[[Ready], None]
 ) -> int:
     """Serve until told to stop; the exit code: 0 after a drain, 1 where the engine died. Raises OiError at start.
 
-    `listening` is bound and listens; while the model loads, requests are answered 503.
+    `bound` is the address to listen at; while the model loads, requests are answered 503.
     """
     client = EngineClient(child)
     service = Service(client, options.name, options.root, options.max_queue)
@@ -63,7 +64,7 @@ async def serve(
         make_app(service, options.api_key), access_log=None, handler_cancellation=True, shutdown_timeout=1.0
     )
     await runner.setup()
-    site = web.SockSite(runner, listening)
+    site = web.SockSite(runner, bound, backlog=_BACKLOG)
     state = asyncio.create_task(_log_state(client))
     try:
         await client.connect()
