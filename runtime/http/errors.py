@@ -65,7 +65,7 @@ def as_api_error(error: BaseException) -> ApiError:
         case OiError():
             return ApiError(500, str(error))
         case web.HTTPRequestEntityTooLarge():
-            return ApiError(413, f"{error.text}; send a shorter body", code="body_too_large")
+            return ApiError(413, f"{(error.text or '').rstrip('.')}; send a shorter body", code="body_too_large")
         case web.HTTPMethodNotAllowed():
             allowed = ", ".join(sorted(error.allowed_methods))
             message = f"{error.method} is not allowed here; use {allowed}"
