@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
 
 from oi.runtime.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = ["Checkpoint", "MappedTensor", "bundled_folder", "config_hash", "read_config", "resolve"]
 
@@ -152,6 +154,8 @@ class _Shard:
         return entries
 
     def tensor(self, name: str) -> MappedTensor:
+        import numpy as np  # here, because the HTTP process reads configs and maps nothing
+
         entry = self.entries[name]
         dtype = _DTYPE.get(entry.dtype)
         if dtype is None:

@@ -58,6 +58,7 @@ def _run(arguments: argparse.Namespace) -> int:
             checkpoint=str(checkpoint),
             max_model_len=arguments.max_model_len,
             max_num_seqs=arguments.max_num_seqs if arguments.http else 1,
+            kv_bytes=None if arguments.kv_cache_mib is None else arguments.kv_cache_mib << 20,
         )
     )
     if bound is not None:
@@ -110,6 +111,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     model.add_argument("--artifact", type=Path, metavar="DIR", help="compiled model (default: in the user's cache)")
     model.add_argument("--no-compile", dest="compile", action="store_false", help="never compile a missing artifact")
     model.add_argument("--max-model-len", type=_positive, metavar="N", help="longest prompt and answer, in tokens")
+    model.add_argument(
+        "--kv-cache-mib",
+        type=_positive,
+        metavar="N",
+        help="memory for the KV cache (default: a quarter of what is free)",
+    )
     server = parser.add_argument_group("with --http")
     server.add_argument("--host", default="127.0.0.1")
     server.add_argument("--port", type=_port, default=8000, help="0 takes a free one (default: 8000)")

@@ -123,8 +123,10 @@ def open_runner(settings: EngineSettings) -> StepRunner:
 def plan(artifact: Artifact, settings: EngineSettings) -> Geometry:
     """Sizes from the artifact's limits, the settings and the machine's memory. Raises DeviceError."""
     kv, limits, model = artifact.manifest.kv, artifact.manifest.limits, artifact.manifest.model
-    sequences = _within("--max-num-seqs", settings.max_num_seqs, limits.max_sequences)
-    wanted_len = _within("--max-model-len", settings.max_model_len, model.max_position)
+    sequences = _within(
+        "--max-num-seqs", settings.max_num_seqs, limits.max_sequences, "or compile with oi-compile --max-sequences N"
+    )
+    wanted_len = _within("--max-model-len", settings.max_model_len, model.max_position, "the model knows no more")
     budget = settings.kv_bytes or int(_available_memory() * _KV_SHARE)
     pages = min(budget // kv.page_bytes, sequences * -(-wanted_len // kv.page_size))
     longest = min(wanted_len, pages * kv.page_size)
@@ -136,7 +138,9 @@ def plan(artifact: Artifact, settings: EngineSettings) -> Geometry:
     return Geometry(
         max_model_len=longest,
         max_num_seqs=sequences,
-        max_step_tokens=_within("the step's token budget", settings.max_step_tokens, limits.max_tokens),
+        max_step_tokens=_within(
+            "a step's tokens", settings.max_step_tokens, limits.max_tokens, "or compile with oi-compile --max-tokens N"
+        ),
         max_edits=limits.max_edits,
         pages=pages,
         page_size=kv.page_size,
@@ -155,11 +159,11 @@ def _capacity(geometry: Geometry) -> Mapping[str, int]:
     }
 
 
-def _within(what: str, wanted: int | None, limit: int) -> int:
+def _within(what: str, wanted: int | None, limit: int, mend: str) -> int:
     if wanted is None:
         return limit
     if not 1 <= wanted <= limit:
-        raise DeviceError(f"{what} must be from 1 to {limit}, what the artifact and the model allow; found {wanted}")
+        raise DeviceError(f"{what} must be from 1 to {limit}, found {wanted}; give one of those, {mend}")
     return wanted
 
 

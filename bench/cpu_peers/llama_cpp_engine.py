@@ -77,7 +77,7 @@ def _convert(folder: Path, path: Path) -> None:
     writer.add_tokenizer_pre("qwen2")
     writer.add_token_list([f"<{i}>" for i in range(config["vocab_size"])])
     writer.add_token_types([gguf.TokenType.NORMAL] * config["vocab_size"])
-    writer.add_token_merges([])
+    writer.add_token_merges(["< 0"])  # there must be one
     for shard in sorted(folder.glob("*.safetensors")):
         for name, bits, is_bf16 in _tensors(shard):
             if bits.ndim == 1:  # norms are kept in float32

@@ -1,4 +1,4 @@
-"""oi's own engine, as the server runs it, without the server. The checkpoint must have been compiled."""
+"""oi's own engine, as the server runs it, without the server. A missing artifact is compiled first."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import random
 import time
 from pathlib import Path
 
-from oi.runtime.artifact_path import default_path
-from oi.runtime.checkpoint import config_hash, read_config
+from oi.runtime.compile_once import ensure_artifact
 from oi.runtime.engine import Engine
 from oi.runtime.engine_settings import EngineSettings
 from oi.runtime.messages import SamplingParams, Submit
@@ -16,7 +15,7 @@ from oi.runtime.step import open_runner
 
 class Oi:
     def __init__(self, folder: Path, threads: int) -> None:
-        artifact = default_path(config_hash(read_config(folder)))
+        artifact = ensure_artifact(folder, None, may_compile=True)
         runner = open_runner(EngineSettings(str(artifact), str(folder), max_model_len=2048, threads=threads))
         self._engine = Engine(runner)
         self._vocabulary = runner.geometry.vocab_size

@@ -5,7 +5,7 @@ import random
 
 import aiohttp
 import pytest
-from server_process import ServerProcess
+from server_process import RUN_REAL, ServerProcess
 
 REQUESTS, AT_ONCE = 1000, 32
 WORDS = ["def", "class", "self", "return", "import", "value", "for", "in", "range", "lambda", "yield", "None", "True"]
@@ -15,7 +15,7 @@ def make_body(rng: random.Random) -> tuple[str, dict[str, object]]:
     shared = " ".join(random.Random(rng.randrange(5)).choices(WORDS, k=16))  # prefixes that come again
     text = shared[: rng.randrange(len(shared))] + " ".join(rng.choices(WORDS, k=rng.randrange(10)))
     body: dict[str, object] = {
-        "max_tokens": rng.randint(1, 16),
+        "max_tokens": rng.randint(1, 40),  # more than a page, so that running sequences grow out of theirs
         "temperature": rng.choice([0, 0.7, 1.5]),
         "stream": rng.random() < 0.6,
         "n": rng.choice([1, 1, 1, 2, 3]),
@@ -62,17 +62,30 @@ async def soak(url: str, rng: random.Random) -> tuple[int, int]:
     return answered, left
 
 
-@pytest.mark.slow
-def test_a_thousand_requests_leave_nothing_behind(any_server: ServerProcess) -> None:
+def check(server: ServerProcess) -> None:
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
-    answered, left = asyncio.run(soak(any_server.url, random.Random(seed)))
+    answered, left = asyncio.run(soak(server.url, random.Random(seed)))
     assert answered + left == REQUESTS
     assert left > 20
     assert answered > 400
-    any_server.wait_metric("num_requests_running", 0, seconds=20)
-    any_server.wait_metric("num_requests_waiting", 0)
-    any_server.wait_metric("kv_cache_usage_perc", 0)
-    assert any_server.get("/health")[0] == 200
-    log = "".join(any_server.log)
+    server.wait_metric("num_requests_running", 0, seconds=20)
+    server.wait_metric("num_requests_waiting", 0)
+    server.wait_metric("kv_cache_usage_perc", 0)
+    assert server.get("/health")[0] == 200
+    log = "".join(server.log)
     assert "ERROR" not in log, log
+
+
+@pytest.mark.slow
+def test_a_thousand_requests_leave_nothing_behind(server: ServerProcess) -> None:
+    check(server)
+
+
+@pytest.mark.slow
+def test_nor_on_the_real_engine_short_of_pages() -> None:
+    """With so few pages that running sequences are preempted and cached prefixes evicted."""
+    with ServerProcess("--kv-cache-mib", "4", command=RUN_REAL) as real:
+        check(real)
+        assert real.metric("prefix_cache_hits_total") > 0
+        assert real.metric("num_preemptions_total") > 0
