@@ -233,13 +233,16 @@ def when(condition: Expr) -> Iterator[None]:
         yield
 
 
-def prefetch(buffer: Buffer, element: Expr, count: int) -> None:
-    """Ask for the lines of `count` elements from the flat index `element` on; may point past the end."""
-    flat = T.decl_buffer((1,), str(buffer.dtype), data=buffer.data)
+def prefetch(buffer: Buffer, *index: Expr, count: int) -> None:
+    """Ask for the lines of `count` elements from `index` on; they may lie past the end.
+
+    They go to the second-level cache: the first one's few miss buffers would bound the bandwidth of one core.
+    """
+    *outer, start = index
     per_line = 64 // (2 if str(buffer.dtype) == "bfloat16" else 4)
     for line in range(-(-count // per_line)):
-        address = T.address_of(flat[element + line * per_line])
-        T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", address, T.int32(0), T.int32(3), T.int32(1)))
+        address = T.address_of(buffer[(*outer, start + line * per_line)])
+        T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", address, T.int32(0), T.int32(2), T.int32(1)))
 
 
 def for_columns(size: int, lanes: int, body: Callable[[Expr, int], None]) -> None:

@@ -32,6 +32,7 @@ from oi.codegen.cpu.simd import (
     horizontal_sum,
     integer,
     load,
+    prefetch,
     scratch,
     select,
     splat,
@@ -46,6 +47,8 @@ __all__ = ["attention"]
 BLOCK_ROWS = 128
 """Query rows of an item, at most: packing a key block is shared by so many."""
 BLOCK_KEYS = 128
+AHEAD = 16
+"""Keys from a load to its prefetch: measured on one core, 10.7 GB/s without, 19 with 16 keys."""
 MASKED = -1e30
 """Below any score; finite, so that differences of two are numbers."""
 
@@ -94,11 +97,18 @@ class _Keys:
     layer: Expr
     head: Expr
     sequence: Expr
+    context: Expr
+    """How many there are."""
 
     def row(self, key: Expr, value: bool) -> tuple[Expr, ...]:
         """Index of a key's (or value's) vector in kv, the last dimension left out."""
         number = T.bind(cast("int64", self.page_table[self.sequence, T.truncdiv(key, self.page)]))
         return number, self.layer, int(value), self.head, T.bind(T.truncmod(key, self.page))
+
+    def prefetch(self, key: Expr, value: bool) -> None:
+        """Ask for what comes AHEAD keys later: pages are too short for the prefetchers to follow."""
+        later = T.bind(T.min(key + AHEAD, self.context - 1))
+        prefetch(self.kv, *self.row(later, value), 0, count=int(self.kv.shape[5]))
 
 
 def attention(simd: Simd, q_heads: int, layers: int, heads: int, page: int, size: int, scale: float) -> Kernel:
@@ -121,10 +131,10 @@ def attention(simd: Simd, q_heads: int, layers: int, heads: int, page: int, size
             block, head = T.bind(T.truncdiv(item, heads)), T.bind(cast("int32", T.truncmod(item, heads)))
             s, first = load(block_sequence, block), load(block_first, block)
             start, count, context = load(starts, s), load(lens, s), load(contexts, s)
-            keys = _Keys(kv, page_table, page, layer, head, s)
+            keys = _Keys(kv, page_table, page, layer, head, s, context)
             with T.If(count == 1):
                 with T.Then():
-                    _decode(shape, q, y, start, head, context, keys)
+                    _decode(shape, q, y, start, head, keys)
                 with T.Else():
                     used = T.bind(T.min(count - first, shape.tokens))
                     _prefill(shape, q, y, start + first, used, head, context - count + first, keys)
@@ -167,8 +177,8 @@ def _finish(shape: _Shape, out: Buffer, total: Buffer, row: Expr, y: Buffer, t: 
 # Decode: one query token, G rows.
 
 
-def _decode(shape: _Shape, q: Buffer, y: Buffer, t: Expr, head: Expr, context: Expr, keys: _Keys) -> None:
-    simd, group = shape.simd, shape.group
+def _decode(shape: _Shape, q: Buffer, y: Buffer, t: Expr, head: Expr, keys: _Keys) -> None:
+    simd, group, context = shape.simd, shape.group, keys.context
     query, out = scratch(group, shape.padded), scratch(group, shape.padded)
     scores, top, total = scratch(group, BLOCK_KEYS), scratch(group), scratch(group)
     for g in range(group):
@@ -182,6 +192,7 @@ def _decode(shape: _Shape, q: Buffer, y: Buffer, t: Expr, head: Expr, context: E
         count = T.bind(T.min(BLOCK_KEYS, context - first))
         with T.serial(count) as j:
             row = keys.row(first + j, value=False)
+            keys.prefetch(first + j, value=False)
             for g in range(group):
                 store(scores, _dot(shape, query, g, keys.kv, row), g, j)
         last = T.bind(first + count - 1)
@@ -227,6 +238,8 @@ def _add_values(
         sums = {(g, i): Register(load(out, g, i, lanes=n) * splat(corrections[g], n)) for g in gs for i, n in pieces}
         with T.serial(count) as j:
             row = keys.row(first + j, value=True)
+            if begin == 0:
+                keys.prefetch(first + j, value=True)
             weights = {g: load(scores, g, j) for g in gs}
             for i, n in pieces:
                 value = load(keys.kv, *row, i, lanes=n)

@@ -1,8 +1,8 @@
 """Products of a few rows with weights that stream from memory once: what the linear kernels share for decode.
 
-One weight row at a time is a single sequential stream, which the prefetchers follow at full bandwidth. From about
-four rows of x on, loads of x would bound the loop, so a group of weight rows shares them; the prefetchers lose
-track of several streams (half the bandwidth), so the loop itself asks for the next group's lines, in order.
+For one row of x, one weight row at a time is a single sequential stream, which the prefetchers follow at full
+bandwidth. For more, loads of x would bound the loop, so a group of weight rows shares them. The prefetchers lose
+track of several streams (a third of the bandwidth is left), so the loop itself asks for the group after next.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ ROW_VARIANTS = (1, 2, 4, 8)
 """Row counts that kernels are specialised for: each reads the weights once."""
 BLOCK = 16
 """Weight rows of one parallel item."""
+AHEAD = 2
+"""Groups from a load to its prefetch."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,11 @@ class Group:
 
 
 def group_of(simd: Simd, rows: int) -> Group:
-    if rows <= 2:
-        return Group(rows, 1, min(8, simd.registers // 2 // rows))
-    weights = max(w for w in (1, 2, 4) if w == 1 or w * rows <= simd.registers - 8)
-    return Group(rows, weights, 1)
+    """Half of the registers accumulate, which hides the latency of the multiply-adds."""
+    accumulators = simd.registers // 2
+    if rows == 1:
+        return Group(rows, 1, min(8, accumulators))
+    return Group(rows, max(1, accumulators // rows), 1)
 
 
 def dot_group(simd: Simd, group: Group, x: Buffer, weight: Buffer, first: Expr) -> list[list[Expr]]:
@@ -83,8 +86,8 @@ def dot_group(simd: Simd, group: Group, x: Buffer, weight: Buffer, first: Expr) 
         # prefetchers would lose the stream (7 GB/s instead of 29).
         trips = size // chunk
         with T.serial(T.min(T.int64(trips), used * trips)) as i:
-            if group.weights > 1:
-                prefetch(weight, (first + group.weights) * size + i * chunk * group.weights, chunk * group.weights)
+            if group.rows > 1:
+                prefetch(weight, first + AHEAD * group.weights, i * chunk * group.weights, count=chunk * group.weights)
             for u in range(group.unroll):
                 step(i * chunk + u * lanes, u)
     done = size - size % chunk
