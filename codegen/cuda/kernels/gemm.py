@@ -1,0 +1,151 @@
+"""Which GEMM kernel runs a product, and how it is launched: pure functions of shapes.
+
+The products: `linear`, `linear_concat` on its weights packed [ΣN, K], `swiglu_linear` on [gate ‖ up], [2N, K].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["SHARED_BYTES", "Gemm", "Prefill", "Skinny", "block_m"]
+
+SHARED_BYTES = 227 * 1024
+"""Of one SM of sm_90, for one program."""
+
+
+@dataclass(frozen=True)
+class Gemm:
+    """y[M, n] = x[M, k] · weight[n, k]ᵀ, or y = silu(x·gateᵀ) ∘ (x·upᵀ) with n columns of y and a weight [2n, k]."""
+
+    n: int
+    k: int
+    swiglu: bool = False
+    f32: bool = False
+    """y is float32 (logits), else bf16. Only `gemm_skinny` does that."""
+
+    @property
+    def weight_rows(self) -> int:
+        return 2 * self.n if self.swiglu else self.n
+
+
+@dataclass(frozen=True)
+class Skinny:
+    """Launch of `gemm_skinny`; see there."""
+
+    block_n: int
+    block_k: int
+    stages: int
+    programs: int
+
+    @property
+    def num_warps(self) -> int:
+        """A warpgroup for each 64 rows of the weight."""
+        return self.block_n // 16
+
+    def shared_bytes(self, gemm: Gemm, rows: int) -> int:
+        """Of the ring."""
+        parts = 2 if gemm.swiglu else 1
+        return self.stages * self.block_k * 2 * (parts * self.block_n + block_m(rows))
+
+    def boxes(self, rows: int) -> dict[str, tuple[int, int]]:
+        """Of the kernel's tensor descriptors: bf16, swizzled by 128 bytes, zeros outside of the array."""
+        return {"w_desc": (self.block_n, self.block_k), "x_desc": (block_m(rows), self.block_k)}
+
+    def constants(self, gemm: Gemm, rows: int) -> dict[str, int]:
+        """The kernel's compile-time parameters."""
+        return {
+            "N": gemm.n,
+            "K": gemm.k,
+            "BLOCK_N": self.block_n,
+            "BLOCK_M": block_m(rows),
+            "BLOCK_K": self.block_k,
+            "STAGES": self.stages,
+            "PROGRAMS": self.grid(gemm),
+            "SHARERS": self.sharers(gemm),
+            "SWIGLU": gemm.swiglu,
+        }
+
+    def max_registers(self, gemm: Gemm, rows: int) -> int | None:
+        """Of a thread: half of a multiprocessor's, for the next kernel to fit beside; None where more are needed."""
+        half = 65536 // 2 // (32 * (self.num_warps + 4)) // 8 * 8
+        needed = block_m(rows) // 2 + 26  # by one product: its sums, and the assembler's least besides
+        return half if self.shared_bytes(gemm, rows) <= SHARED_BYTES // 2 and needed <= half else None
+
+    def tiles(self, gemm: Gemm) -> int:
+        """Also the number of tickets: i32, zero before the first launch."""
+        return -(-gemm.n // self.block_n)
+
+    def grid(self, gemm: Gemm) -> int:
+        """Number of programs: each has at least one unit of work."""
+        return min(self.programs, self.tiles(gemm) * (gemm.k // self.block_k))
+
+    def sharers(self, gemm: Gemm) -> int:
+        """The most programs that work on one tile."""
+        steps, programs = gemm.k // self.block_k, self.grid(gemm)
+        units = self.tiles(gemm) * steps
+
+        def owner(unit: int) -> int:
+            return ((unit + 1) * programs - 1) // units
+
+        return max(owner((t + 1) * steps - 1) - owner(t * steps) + 1 for t in range(self.tiles(gemm)))
+
+    def partial_bytes(self, gemm: Gemm, rows: int) -> int:
+        """Of scratch for partial sums."""
+        parts = 2 if gemm.swiglu else 1
+        return self.grid(gemm) * 2 * parts * block_m(rows) * self.block_n * 4 if self.sharers(gemm) > 1 else 0
+
+
+@dataclass(frozen=True)
+class Prefill:
+    """Launch of `gemm_prefill`; see there."""
+
+    n0: int
+    n1: int
+    stages: int
+    block_m: int = 128
+    block_k: int = 64
+    group_m: int = 8
+
+    num_warps = 8
+
+    @classmethod
+    def of_tile(cls, gemm: Gemm, block_m: int, n0: int, n1: int) -> Prefill:
+        """With the most stages that leave room for the tile of y."""
+        part = n0 if gemm.swiglu or block_m * (n0 + n1) >= 32768 else n0 + n1
+        stage = 2 * 64 * (block_m + n0 + n1)
+        return cls(n0, n1, min(6, gemm.k // 64, (SHARED_BYTES - 1024 - 2 * block_m * part) // stage), block_m)
+
+    def boxes(self) -> dict[str, tuple[int, int]]:
+        """Of the kernel's tensor descriptors: bf16, swizzled by 128 bytes, zeros outside of the array."""
+        n1 = self.n1 or self.n0
+        return {
+            "x_desc": (self.block_m, self.block_k),
+            "w0_desc": (self.n0, self.block_k),
+            "w1_desc": (n1, self.block_k),
+            "y0_desc": (self.block_m, self.n0),
+            "y1_desc": (self.block_m, n1),
+        }
+
+    def constants(self, gemm: Gemm) -> dict[str, int]:
+        """The kernel's compile-time parameters."""
+        return {
+            "N": gemm.n,
+            "K": gemm.k,
+            "BLOCK_M": self.block_m,
+            "N0": self.n0,
+            "N1": self.n1,
+            "BLOCK_K": self.block_k,
+            "STAGES": self.stages,
+            "GROUP_M": self.group_m,
+            "SWIGLU": gemm.swiglu,
+        }
+
+    def grid(self, gemm: Gemm, rows: int, multiprocessors: int) -> int:
+        """Number of programs: persistent, so no more than there are multiprocessors."""
+        block_n = self.n0 if gemm.swiglu else self.n0 + self.n1
+        return min(multiprocessors, -(-rows // self.block_m) * -(-gemm.n // block_n))
+
+
+def block_m(rows: int) -> int:
+    """Rows of the skinny kernel's tile of x: the instruction takes 8, 16, 32, … columns."""
+    return max(8, 1 << (rows - 1).bit_length())

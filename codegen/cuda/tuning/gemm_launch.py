@@ -1,0 +1,56 @@
+"""Launch the GEMM kernels from PyTorch, for the tuner, tests and benches. Compiles at the first call of a config."""
+
+from __future__ import annotations
+
+import torch
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+
+from oi.codegen.cuda.kernels.gemm import Gemm, Prefill, Skinny
+from oi.codegen.cuda.kernels.gemm_prefill import gemm_prefill
+from oi.codegen.cuda.kernels.gemm_skinny import gemm_skinny
+
+__all__ = ["Scratch", "launch"]
+
+
+class Scratch:
+    """Partial sums and tickets; one serves all launches of a stream."""
+
+    def __init__(self, partial_bytes: int = 64 << 20, tickets: int = 4096) -> None:
+        self.partial = torch.empty(partial_bytes // 4, dtype=torch.float32, device="cuda")
+        self.tickets = torch.zeros(tickets, dtype=torch.int32, device="cuda")
+
+
+def _descriptor(array: torch.Tensor, box: tuple[int, int]) -> TensorDescriptor:
+    return TensorDescriptor.from_tensor(array, list(box), gl.NVMMASharedLayout.get_default_for(list(box), gl.bfloat16))
+
+
+def launch(
+    gemm: Gemm, config: Skinny | Prefill, x: torch.Tensor, w: torch.Tensor, y: torch.Tensor, scratch: Scratch
+) -> None:
+    """x bf16[M, k], w bf16[weight_rows, k] → y[M, n]."""
+    rows = x.shape[0]
+    if isinstance(config, Skinny):
+        boxes = config.boxes(rows)
+        gemm_skinny[(config.grid(gemm),)](
+            _descriptor(w, boxes["w_desc"]),
+            _descriptor(x, boxes["x_desc"]),
+            y,
+            scratch.partial,
+            scratch.tickets,
+            rows,
+            **config.constants(gemm, rows),
+            num_warps=config.num_warps,
+            maxnreg=config.max_registers(gemm, rows),
+            launch_pdl=True,
+        )
+        return
+    arrays = {"x_desc": x, "w0_desc": w, "w1_desc": w, "y0_desc": y, "y1_desc": y}
+    multiprocessors = torch.cuda.get_device_properties(x.device).multi_processor_count
+    gemm_prefill[(config.grid(gemm, rows, multiprocessors),)](
+        *(_descriptor(arrays[name], box) for name, box in config.boxes().items()),
+        rows,
+        **config.constants(gemm),
+        num_warps=config.num_warps,
+        launch_pdl=True,
+    )

@@ -1,0 +1,79 @@
+"""The launch of a product on a GPU of known kind: from the table that `tune_gemm` measured, else a stated default."""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from oi.codegen.cuda.kernels.gemm import SHARED_BYTES, Gemm, Prefill, Skinny
+from oi.codegen.errors import CompileError
+
+__all__ = ["MOST_F32_ROWS", "Choice", "choose_gemm", "default_gemm", "table_key"]
+
+MOST_F32_ROWS = 256
+"""Rows of a float32 result: they are columns of one tensor core instruction."""
+_SKINNY_ROWS = 128
+# Time of a tile (block_m, n0, n1) for its area, relative to the best, with all SMs busy (measured at M = 8192).
+_TILES = {(128, 128, 128): 1.0, (128, 128, 64): 1.05, (256, 128, 32): 1.05, (128, 128, 32): 1.1, (128, 128, 0): 1.1}
+_SWIGLU_TILES = {(128, 128, 128): 1.0, (128, 64, 64): 1.05}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A launch, and whether it was measured for such a number of rows."""
+
+    config: Skinny | Prefill
+    tuned: bool
+
+
+def table_key(gemm: Gemm) -> str:
+    kind = "swiglu" if gemm.swiglu else "logits" if gemm.f32 else "linear"
+    return f"{kind} {gemm.n}x{gemm.k}"
+
+
+@functools.cache
+def _table(target: str) -> dict[str, list[dict[str, Any]]]:
+    path = resources.files("oi.codegen.cuda.tuning") / f"gemm_{target}.json"
+    if not path.is_file():
+        return {}
+    configs: dict[str, list[dict[str, Any]]] = json.loads(path.read_text())["configs"]
+    return configs
+
+
+def choose_gemm(gemm: Gemm, rows: int, *, target: str = "sm_90", multiprocessors: int = 132) -> Choice:
+    """The launch for x [rows, k]. Raises CompileError for more than MOST_F32_ROWS rows of a float32 result."""
+    if gemm.f32 and rows > MOST_F32_ROWS:
+        raise CompileError(
+            f"float32 results have at most {MOST_F32_ROWS} rows, asked for {rows}: cut x into such pieces"
+        )
+    for entry in _table(target).get(table_key(gemm), ()):
+        first, last = entry["rows"]
+        if first <= rows and (last is None or rows <= last):
+            kind = Skinny if entry["kernel"] == "skinny" else Prefill
+            return Choice(kind(**entry["config"]), tuned=True)
+    return Choice(default_gemm(gemm, rows, multiprocessors), tuned=False)
+
+
+def default_gemm(gemm: Gemm, rows: int, multiprocessors: int = 132) -> Skinny | Prefill:
+    """Where nothing was measured: equal shares of the weight, or the tiles that waste the least of their last wave."""
+    if rows > _SKINNY_ROWS and not gemm.f32:
+        return _default_prefill(gemm, rows, multiprocessors)
+    wide = rows > _SKINNY_ROWS
+    block_n, block_k = 128 if wide else 64, 128 if rows <= 32 and gemm.k % 128 == 0 else 64
+    room = (SHARED_BYTES if wide else SHARED_BYTES // 2) - 2048
+    stages = room // Skinny(block_n, block_k, 1, 1).shared_bytes(gemm, rows)
+    return Skinny(block_n, block_k, stages, multiprocessors)
+
+
+def _default_prefill(gemm: Gemm, rows: int, multiprocessors: int) -> Prefill:
+    tiles = _SWIGLU_TILES if gemm.swiglu else _TILES
+
+    def cost(tile: tuple[int, int, int]) -> float:
+        block_m, n0, n1 = tile
+        count = -(-rows // block_m) * -(-gemm.n // (n0 if gemm.swiglu else n0 + n1))
+        return -(-count // multiprocessors) * block_m * (n0 + n1) * tiles[tile]
+
+    return Prefill.of_tile(gemm, *min(tiles, key=cost))

@@ -1,0 +1,125 @@
+"""The GEMM kernels against a float32 product, on the GPU."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton")
+if not torch.cuda.is_available():
+    pytest.skip("needs an NVIDIA GPU", allow_module_level=True)
+
+from oi.codegen.cuda.kernels.gemm import Gemm, Prefill, Skinny  # noqa: E402
+from oi.codegen.cuda.tuning.gemm_launch import Scratch, launch  # noqa: E402
+
+pytestmark = pytest.mark.gpu
+
+
+def random_case(gemm: Gemm, rows: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """x, weight and the float32 result."""
+    x = torch.randn(rows, gemm.k, dtype=torch.bfloat16, device="cuda")
+    w = (torch.randn(gemm.weight_rows, gemm.k, device="cuda") * gemm.k**-0.5).bfloat16()
+    y = (x.double() @ w.double().T).float()
+    if gemm.swiglu:
+        y = torch.nn.functional.silu(y[:, : gemm.n]) * y[:, gemm.n :]
+    return x, w, y
+
+
+def run(gemm: Gemm, config: Skinny | Prefill, x: torch.Tensor, w: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The kernel's y, in memory that held NaN; the rows after it must still hold NaN."""
+    padded = torch.full((x.shape[0] + 8, gemm.n), torch.nan, dtype=dtype, device="cuda")
+    scratch = Scratch(8 << 20)
+    scratch.partial.fill_(torch.nan)
+    launch(gemm, config, x, w, padded[: x.shape[0]], scratch)
+    assert padded[x.shape[0] :].isnan().all()
+    assert not scratch.tickets.any()
+    return padded[: x.shape[0]]
+
+
+def assert_close(y: torch.Tensor, expected: torch.Tensor) -> None:
+    """Within the rounding of y's dtype, element by element and as a whole."""
+    step = 2.0**-8 if y.dtype == torch.bfloat16 else 2.0**-18
+    torch.testing.assert_close(y.float(), expected, rtol=step, atol=2e-5)
+    assert (y.float() - expected).norm() < step * expected.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("rows", [1, 3, 8, 9, 16, 33, 64, 100, 128])
+@pytest.mark.parametrize(
+    "config",
+    [
+        Skinny(64, 64, 4, programs=7),
+        Skinny(64, 64, 3, programs=3),
+        Skinny(64, 64, 2, programs=50),
+        Skinny(128, 64, 2, programs=64),
+        Skinny(128, 64, 3, programs=13),
+    ],
+    ids=str,
+)
+def test_skinny(config: Skinny, rows: int, dtype: torch.dtype) -> None:
+    gemm = Gemm(n=448, k=1024)
+    x, w, expected = random_case(gemm, rows)
+    assert_close(run(gemm, config, x, w, dtype), expected)
+
+
+@pytest.mark.parametrize("rows", [1, 16, 77, 128])
+@pytest.mark.parametrize("programs", [5, 2, 31])
+def test_skinny_swiglu(programs: int, rows: int) -> None:
+    gemm = Gemm(n=320, k=512, swiglu=True)
+    x, w, expected = random_case(gemm, rows)
+    assert_close(run(gemm, Skinny(64, 64, 2, programs), x, w, torch.bfloat16), expected)
+
+
+@pytest.mark.parametrize("rows", [1, 127, 128, 300, 1025, 4000])
+@pytest.mark.parametrize(
+    "tile",
+    [(128, 256, 0), (128, 128, 128), (128, 128, 64), (128, 128, 32), (128, 128, 0), (256, 128, 32)],
+    ids=str,
+)
+def test_prefill(tile: tuple[int, int, int], rows: int) -> None:
+    gemm = Gemm(n=1088, k=512)
+    x, w, expected = random_case(gemm, rows)
+    assert_close(run(gemm, Prefill.of_tile(gemm, *tile), x, w, torch.bfloat16), expected)
+
+
+@pytest.mark.parametrize("rows", [1, 300, 8000])
+def test_prefill_swiglu(rows: int) -> None:
+    gemm = Gemm(n=384, k=512, swiglu=True)
+    x, w, expected = random_case(gemm, rows)
+    assert_close(run(gemm, Prefill.of_tile(gemm, 128, 128, 128), x, w, torch.bfloat16), expected)
+
+
+def test_sum_of_partials_is_deterministic() -> None:
+    """The order in which splits arrive must not show: many runs beside a busy stream, one result."""
+    gemm, config = Gemm(2560, 4096), Skinny(64, 64, 4, programs=264)
+    x, w, _ = random_case(gemm, 16)
+    first = run(gemm, config, x, w, torch.float32)
+    busy = torch.cuda.Stream()
+    for _ in range(50):
+        with torch.cuda.stream(busy):
+            torch.empty(1 << 22, device="cuda").normal_()
+        assert torch.equal(run(gemm, config, x, w, torch.float32), first)
+
+
+def test_dependent_launches_see_what_the_one_before_wrote() -> None:
+    """A chain of kernels, each of which may start before its predecessor ends, captured in a graph."""
+    gemm, config, scratch = Gemm(1024, 1024), Skinny(64, 64, 4, programs=132), Scratch(8 << 20)
+    x, w, _ = random_case(gemm, 8)
+    ys = [x] + [torch.empty_like(x) for _ in range(64)]
+
+    def forward() -> None:
+        for before, after in itertools.pairwise(ys):
+            launch(gemm, config, before, w, after, scratch)
+
+    forward()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        forward()
+    for y in ys[1:]:
+        y.fill_(torch.nan)
+    graph.replay()
+    torch.cuda.synchronize()
+    for before, after in itertools.pairwise(ys):
+        assert_close(after, (before.double() @ w.double().T).float())
