@@ -15,11 +15,11 @@ def make_body(rng: random.Random) -> tuple[str, dict[str, object]]:
     shared = " ".join(random.Random(rng.randrange(5)).choices(WORDS, k=16))  # prefixes that come again
     text = shared[: rng.randrange(len(shared))] + " ".join(rng.choices(WORDS, k=rng.randrange(10)))
     body: dict[str, object] = {
-        "max_tokens": rng.randint(1, 40),  # more than a page, so that running sequences grow out of theirs
+        "max_tokens": rng.randint(1, 56),  # more than a page, so that running sequences grow out of theirs
         "temperature": rng.choice([0, 0.7, 1.5]),
         "stream": rng.random() < 0.6,
         "n": rng.choice([1, 1, 1, 2, 3]),
-        "ignore_eos": rng.random() < 0.3,
+        "ignore_eos": rng.random() < 0.6,
     }
     optional: dict[str, object] = {
         "stop": [" ", "self"],
@@ -52,7 +52,7 @@ async def soak(url: str, rng: random.Random) -> tuple[int, int]:
                 async with asyncio.timeout(patience), session.post(url + path, json=body) as response:
                     text = await response.text()
                     assert response.status == 200, text
-                    assert '"error"' not in text
+                    assert '"error":' not in text, text[text.index('"error":') :]
                 answered += 1
             except TimeoutError:
                 left += 1
@@ -85,7 +85,7 @@ def test_a_thousand_requests_leave_nothing_behind(server: ServerProcess) -> None
 @pytest.mark.slow
 def test_nor_on_the_real_engine_short_of_pages() -> None:
     """With so few pages that running sequences are preempted and cached prefixes evicted."""
-    with ServerProcess("--kv-cache-mib", "4", command=RUN_REAL) as real:
+    with ServerProcess("--kv-cache-mib", "2", command=RUN_REAL) as real:
         check(real)
         assert real.metric("prefix_cache_hits_total") > 0
         assert real.metric("num_preemptions_total") > 0
