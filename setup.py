@@ -25,6 +25,7 @@ SERVE = [
     "tokenizers==0.23.3",
 ]
 COMPILE = ["apache-tvm==0.27.0.post1", "apache-tvm-ffi==0.1.15.post2", "rich==15.0.0"]
+HUB = ["huggingface-hub==2.4.0"]
 REFERENCE = ["numba==0.68.1", "safetensors==0.8.0", "torch==2.13.0", "transformers==5.23.0"]
 TEST = [
     *COMPILE,
@@ -51,7 +52,7 @@ setup(
     package_dir=PACKAGES,
     package_data={"oi.models": ["tiny/*"]},
     install_requires=SERVE,
-    extras_require={"compile": COMPILE, "test": TEST, "bench": BENCH},
+    extras_require={"compile": COMPILE, "hub": HUB, "test": TEST, "bench": BENCH},
     entry_points={
         "console_scripts": ["oi-compile=oi.codegen.cli:main", "oi-run=oi.runtime.cli:main"],
     },
