@@ -57,12 +57,13 @@ def attention_decode(
     PAGE: tl.constexpr = 2 * K * B * D  # of one layer
 
     share = tl.load(plan_ptr)
-    total = tl.load(plan_ptr + 1 + S)
+    align = tl.load(plan_ptr + 1)
+    total = tl.load(plan_ptr + 2 + S)
     unit = program * share
     end = tl.minimum(unit + share, total)
     # Idle programs look at sequence 0, so that what they read is defined.
-    s = tl.where(unit < end, tl.load(plan_ptr + S + 2 + program), 0)
-    first_unit = tl.load(plan_ptr + 1 + s)
+    s = tl.where(unit < end, tl.load(plan_ptr + S + 3 + program), 0)
+    first_unit = tl.load(plan_ptr + 2 + s)
     context_len = tl.load(context_lens_ptr + s)
     query_start = tl.load(query_starts_ptr + s)
     if PDL:
@@ -70,10 +71,11 @@ def attention_decode(
 
     while unit < end:
         blocks = tl.cdiv(context_len, BLOCK)
-        head = (unit - first_unit) // blocks
-        begin = (unit - first_unit) % blocks
+        span = tl.cdiv(blocks, align) * align
+        head = (unit - first_unit) // span
+        begin = (unit - first_unit) % span
         stop = tl.minimum(blocks, begin + end - unit)
-        head_units = first_unit + head * blocks
+        head_unit = first_unit + head * span
 
         offset = query_start.to(tl.int64) * (Q * D) + (head * G + row)[:, None] * D + d[None, :]
         q = tl.load(q_ptr + offset, mask=is_head, other=0.0)
@@ -102,8 +104,8 @@ def attention_decode(
             numerator = tl.dot(p.to(v.dtype), v, numerator * shrink[:, None])
             maximum = raised
 
-        first_program = head_units // share
-        part_count = (head_units + blocks - 1) // share - first_program + 1
+        first_program = head_unit // share
+        part_count = (head_unit + blocks - 1) // share - first_program + 1
         if part_count == 1:
             tl.store(y_ptr + offset, (numerator / denominator[:, None]).to(y_ptr.dtype.element_ty), mask=is_head)
         else:
@@ -117,10 +119,10 @@ def attention_decode(
                 tl.store(arrival_ptr, 0)
                 y_head_ptr = y_ptr + query_start.to(tl.int64) * (Q * D) + head * (G * D)
                 _add_parts(parts_ptr, stats_ptr, y_head_ptr, first_program, part_count, G, D)
-        unit += stop - begin
-        while (unit < end) & (unit == tl.load(plan_ptr + 2 + s)):  # s is done, or has no units
+        unit = head_unit + span
+        while (unit < end) & (unit == tl.load(plan_ptr + 3 + s)):  # s is done, or has no units
             s += 1
-        first_unit = tl.load(plan_ptr + 1 + s)
+        first_unit = tl.load(plan_ptr + 2 + s)
         context_len = tl.load(context_lens_ptr + s)
         query_start = tl.load(query_starts_ptr + s)
 
@@ -140,7 +142,9 @@ def _add_parts(parts_ptr, stats_ptr, y_head_ptr, first_program, part_count, G: t
         part = start + tl.arange(0, AT_ONCE)
         slot = 2 * (first_program + part) + tl.where(part == 0, 1, 0)
         live = (part < part_count)[:, None] & is_head[None, :]
-        maxima = tl.load(stats_ptr + slot[:, None] * (2 * G) + g[None, :], mask=live, other=float("-inf"), cache_modifier=".cg")
+        maxima = tl.load(
+            stats_ptr + slot[:, None] * (2 * G) + g[None, :], mask=live, other=float("-inf"), cache_modifier=".cg"
+        )
         denominators = tl.load(
             stats_ptr + slot[:, None] * (2 * G) + G + g[None, :], mask=live, other=0.0, cache_modifier=".cg"
         )

@@ -30,8 +30,10 @@ HALF = gl.constexpr(64)  # columns of one 128-byte swizzled copy
 
 
 @gluon.jit
-def _locate(unit, plan_ptr, query_lens_ptr, context_lens_ptr, HEADS: gl.constexpr, TILE: gl.constexpr, BLOCK: gl.constexpr):
-    """What a unit is: (sequence, head, first query, queries, context before them, first block, end block, part, parts)."""
+def _locate(
+    unit, plan_ptr, query_lens_ptr, context_lens_ptr, HEADS: gl.constexpr, TILE: gl.constexpr, BLOCK: gl.constexpr
+):
+    """(sequence, head, first query, queries, context before them, first block, end block, part, parts) of a unit."""
     splits = gl.load(plan_ptr + 1)
     packed = gl.load(plan_ptr + 2 + unit // (splits * HEADS))
     head = unit // splits % HEADS
@@ -88,7 +90,7 @@ def _produce(
     for turn in range(0, gl.cdiv(units, gl.num_programs(0))):
         unit = _unit_of(turn)
         if unit < units:
-            s, head, first, query_len, before, begin, end, part, parts = _locate(
+            s, head, first, query_len, before, begin, end, _part, _parts = _locate(
                 unit, plan_ptr, query_lens_ptr, context_lens_ptr, K * PER_HEAD, 2 * TOKENS, BLOCK
             )
             if begin < end:
@@ -113,7 +115,7 @@ def _produce(
                     lines = ()
                     for j in gl.static_range(PAGES):
                         page = gl.load(pages_ptr + gl.minimum(block * PAGES + j, last_page))
-                        lines = lines + (((page * L + layer) * (2 * K) + head // PER_HEAD) * B,)
+                        lines = lines + (((page * L + layer) * (2 * K) + head // PER_HEAD) * B,)  # type: ignore[assignment]  # noqa: RUF005
                     mbarrier.wait(k_empty.index(stage), phase ^ 1)
                     mbarrier.expect(k_full.index(stage), BLOCK * D * 2)
                     for j in gl.static_range(PAGES):
@@ -360,7 +362,24 @@ def attention_prefill_hopper(
             (_consume, (plan_ptr, lengths, results, tiles, barriers, 1, SCALE, K, G, D, PACK, BLOCK, STAGES)),
             (
                 _produce,
-                (plan_ptr, lengths, descs, boxes, barriers, page_table_ptr, P, layer, L, K, G, B, D, PACK, BLOCK, STAGES),
+                (
+                    plan_ptr,
+                    lengths,
+                    descs,
+                    boxes,
+                    barriers,
+                    page_table_ptr,
+                    P,
+                    layer,
+                    L,
+                    K,
+                    G,
+                    B,
+                    D,
+                    PACK,
+                    BLOCK,
+                    STAGES,
+                ),
             ),
         ],
         [4, 1],

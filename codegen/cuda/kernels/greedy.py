@@ -10,29 +10,7 @@ the answer in any order of comparison. Floor: 4·R·V bytes.
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def ordered_bits(z):
-    """Integers that compare as the floats do; -0 equals 0."""
-    bits = (z + 0.0).to(tl.int32, bitcast=True)
-    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
-
-
-@triton.jit
-def ordered_float(bits):
-    """The float of ordered_bits."""
-    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def pack_best(z, column):
-    """Integers whose maximum is the highest z, the lowest column on a tie."""
-    return (ordered_bits(z).to(tl.int64) << 32) | (0xFFFFFFFF - column.to(tl.int64))
-
-
-@triton.jit
-def best_column(best):
-    return (0xFFFFFFFF - (best & 0xFFFFFFFF)).to(tl.int32)
+from oi.codegen.cuda.kernels.ordered import NONE, best_column, pack_best
 
 
 @triton.jit
@@ -54,5 +32,5 @@ def greedy(best_ptr, token_ptr, C: tl.constexpr, C_BLOCK: tl.constexpr, PDL: tl.
         tl.extra.cuda.gdc_wait()
     row = tl.program_id(0)
     chunk = tl.arange(0, C_BLOCK)
-    best = tl.load(best_ptr + row * C + chunk, mask=chunk < C, other=-(2**63))
+    best = tl.load(best_ptr + row * C + chunk, mask=chunk < C, other=NONE)
     tl.store(token_ptr + row, best_column(tl.max(best)))

@@ -8,9 +8,7 @@ import triton.language as tl
 
 
 @triton.jit
-def rope_angles(
-    positions_ptr, inv_freq_ptr, y_ptr, HALF: tl.constexpr, SCALE: tl.constexpr, PDL: tl.constexpr
-):
+def rope_angles(positions_ptr, inv_freq_ptr, y_ptr, HALF: tl.constexpr, SCALE: tl.constexpr, PDL: tl.constexpr):
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
         tl.extra.cuda.gdc_wait()

@@ -1,29 +1,38 @@
 """token[r] = inverse_cdf(top_p(top_k(min_p(softmax(edit(logits[r]) / temperature[r])))), uniform[r]). Two launches.
 
-sample_chunks   edits, then of every row and CHUNK columns: best i64 [R, C] (as in greedy) and
-                sums f32 [R, C] = Σ exp((z - the chunk's maximum) / temperature)
+sample_chunks   edits, then of CHUNKS chunks of CHUNK columns a program: best i64 [R, C] (packed as in ordered.py)
+                and sums f32 [R, C] = Σ exp((z - the chunk's highest) / temperature)
 sample          one program a row: cut and draw (steps 2–6 of ir/ops/sampling.py)
 
 Operands as in ir/ops/sampling.py; logits f32 [R, V] are edited in place and restored bit by bit from `original`
 f32 [E] before the second launch ends.
 
-Every cut keeps the tokens above a threshold, so there is no sorting: a histogram of distances from the maximum
-bounds what can be kept, those candidates (if at most CANDIDATES) are gathered in token order, and each threshold is
-found exactly by bisection over the order-preserving bits of the logits. Too many candidates: the same steps read the
-row itself. Sums run in a fixed order, so that a row gives the same token every time.
+Every cut keeps the tokens above a threshold, so nothing is sorted. The chunks' best and sums bound what can be kept;
+chunks that reach the bound are read again and their candidates gathered in token order. Up to RANKED of them are
+cut by counting and weighing what is at least as large as each; more, by bisection over the order-preserving bits,
+on the candidates if at most CANDIDATES, otherwise on the row itself. An uncut row reads one chunk again. Sums run in
+a fixed order, so that a row gives the same token every time.
 
-    candidates f32 [R, CANDIDATES], candidate_tokens i32 [R, CANDIDATES]     scratch
-Floor: 4·R·V bytes; a truncated row is read three times, from L2 where the batch fits.
+    selected i32 [R, C_BLOCK], candidates f32 [R, CANDIDATES], candidate_tokens i32 [R, CANDIDATES]     scratch
+Floor: 4·R·V bytes.
 """
 
 import triton
 import triton.language as tl
 
-from oi.codegen.cuda.kernels.greedy import best_column, ordered_bits, ordered_float, pack_best
+from oi.codegen.cuda.kernels.ordered import (
+    NONE,
+    best_column,
+    best_value,
+    kth_of_chunks,
+    ordered_bits,
+    pack_best,
+    select_chunks,
+)
 
 LOG2E = tl.constexpr(1.4426950408889634)
-BINS = tl.constexpr(2048)
-PER_NAT = tl.constexpr(32)  # bins for each factor of e; the last bin takes all beyond 64 nats
+NOWHERE = tl.constexpr(2**31 - 1)
+EDITS = tl.constexpr(128)  # at once
 
 
 @triton.jit
@@ -39,22 +48,23 @@ def sample_chunks(
     sums_ptr,
     original_ptr,
     V: tl.constexpr,
+    C: tl.constexpr,
     CHUNK: tl.constexpr,
+    CHUNKS: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    EDITS: tl.constexpr = 128
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
         tl.extra.cuda.gdc_wait()
     row = tl.program_id(0).to(tl.int64)
-    chunk = tl.program_id(1)
     row_ptr = logits_ptr + row * V
+    first_column = tl.program_id(1) * (CHUNKS * CHUNK)
     first = tl.load(edit_starts_ptr + row)
     end = first + tl.load(edit_lens_ptr + row)
     for start in range(first, end, EDITS):
         edit = start + tl.arange(0, EDITS)
         token = tl.load(edit_tokens_ptr + edit, mask=edit < end, other=-1)
-        own = (token >= chunk * CHUNK) & (token < (chunk + 1) * CHUNK)
+        own = (token >= first_column) & (token < first_column + CHUNKS * CHUNK)
         z = tl.load(row_ptr + token, mask=own)
         tl.store(original_ptr + edit, z, mask=own)
         scale = tl.load(edit_scale_ptr + edit, mask=own, other=1.0)
@@ -62,15 +72,97 @@ def sample_chunks(
         tl.store(row_ptr + token, z, mask=own)
     tl.debug_barrier()
 
-    column = chunk * CHUNK + tl.arange(0, CHUNK)
+    chunk = tl.program_id(1) * CHUNKS + tl.arange(0, CHUNKS)
+    column = chunk[:, None] * CHUNK + tl.arange(0, CHUNK)[None, :]
     z = tl.load(row_ptr + column, mask=column < V, other=float("-inf"))
-    maximum = tl.max(z)
+    best = tl.max(pack_best(z, column), axis=1)
+    maximum = best_value(best)
     base = tl.where(maximum == float("-inf"), 0.0, maximum)
     temperature = tl.load(temperature_ptr + row)
     rate = LOG2E / tl.where(temperature > 0, temperature, 1.0)
-    place = row * tl.num_programs(1) + chunk
-    tl.store(best_ptr + place, tl.max(pack_best(z, column)))
-    tl.store(sums_ptr + place, tl.sum(tl.exp2((z - base) * rate)))
+    tl.store(best_ptr + row * C + chunk, best, mask=chunk < C)
+    tl.store(sums_ptr + row * C + chunk, tl.sum(tl.exp2((z - base[:, None]) * rate), axis=1), mask=chunk < C)
+
+
+@triton.jit
+def _bound(best_ptr, best, total, maximum, temperature, top_k, top_p, min_p, V: tl.constexpr, C: tl.constexpr):
+    """A packed value that no kept token lies below, and none that a cut must weigh to be made."""
+    least = tl.full([], NONE, tl.int64)
+    # In logits below the maximum; the slack covers rounding.
+    if min_p > 0:
+        z = maximum + temperature * (tl.log(min_p) - 1e-3)
+        least = ordered_bits(z).to(tl.int64) << 32
+    if (top_k > 0) & (top_k <= C):
+        least = tl.maximum(least, kth_of_chunks(best_ptr, best, top_k, C))
+    if (top_k <= 0) & (min_p <= 0):
+        # Tokens each lighter than (1 - top_p) / V of all weigh less than 1 - top_p together.
+        z = maximum + temperature * (tl.log((1 - top_p) * total / V) - 1e-3)
+        least = ordered_bits(z).to(tl.int64) << 32
+    return least
+
+
+@triton.jit
+def _gather(
+    row_ptr,
+    best,
+    least,
+    selected_ptr,
+    candidates_ptr,
+    tokens_ptr,
+    V: tl.constexpr,
+    C_BLOCK: tl.constexpr,
+    CHUNK: tl.constexpr,
+    CANDIDATES: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Copy the values from `least` on in token order, as far as they fit; return how many there are.
+
+    Whole ties are taken, though their packed values differ: the cuts keep all equal values or none.
+    """
+    least = (least >> 32) << 32
+    length = select_chunks(best, least, selected_ptr, C_BLOCK) * CHUNK
+    count = 0
+    start = 0
+    while (start < length) & (count <= CANDIDATES):
+        i = start + tl.arange(0, BLOCK)
+        column = tl.load(selected_ptr + i // CHUNK, mask=i < length, other=0) * CHUNK + i % CHUNK
+        z = tl.load(row_ptr + column, mask=(i < length) & (column < V), other=float("-inf"))
+        kept = (i < length) & (column < V) & (ordered_bits(z) >= (least >> 32))
+        place = count + tl.cumsum(kept.to(tl.int32)) - 1
+        tl.store(candidates_ptr + place, z, mask=kept & (place < CANDIDATES))
+        tl.store(tokens_ptr + place, column, mask=kept & (place < CANDIDATES))
+        count += tl.sum(kept.to(tl.int32))
+        start += BLOCK
+    tl.debug_barrier()
+    return count
+
+
+@triton.jit
+def _cut_by_rank(candidates_ptr, count, total, top_k, top_p, min_p, uniform, maximum, rate, RANKED: tl.constexpr):
+    """Place of the drawn token among at most RANKED candidates. `total`: of the row, candidates or not."""
+    AT_ONCE: tl.constexpr = 16
+    i = tl.arange(0, RANKED)
+    z = tl.load(candidates_ptr + i, mask=i < count, other=float("-inf"))
+    weight = tl.exp2((z - maximum) * rate)
+    kept = (i < count) & (weight >= min_p)
+    as_many = tl.zeros([RANKED], tl.float32)  # values at least as large
+    as_heavy = tl.zeros([RANKED], tl.float32)  # their weight
+    for start in range(0, count, AT_ONCE):
+        j = start + tl.arange(0, AT_ONCE)
+        other = tl.load(candidates_ptr + j, mask=j < count, other=float("-inf"))
+        other_weight = tl.exp2((other - maximum) * rate)
+        counts = (other[None, :] >= z[:, None]) & ((j < count) & (other_weight >= min_p))[None, :]
+        as_many += tl.sum(tl.where(counts, 1.0, 0.0), axis=1)
+        as_heavy += tl.sum(tl.where(counts, other_weight[None, :], 0.0), axis=1)
+    if top_k > 0:
+        kept = kept & (z >= tl.max(tl.where(kept & (as_many >= top_k), z, float("-inf"))))
+    if top_p < 1:
+        if (top_k > 0) | (min_p > 0):
+            total = tl.sum(tl.where(kept, weight, 0.0))
+        kept = kept & (z >= tl.max(tl.where(kept & (as_heavy >= top_p * total), z, float("-inf"))))
+    weight = tl.where(kept, weight, 0.0)
+    found = tl.min(tl.where(kept & (tl.cumsum(weight) > uniform * tl.sum(weight)), i, NOWHERE))
+    return tl.where(found == NOWHERE, tl.max(tl.where(weight > 0, i, 0)), found)
 
 
 @triton.jit
@@ -89,8 +181,6 @@ def _measure(source_ptr, length, least_bits, maximum, rate, min_p, COUNT: tl.con
 @triton.jit
 def _bisect(source_ptr, length, low, high, least, maximum, rate, min_p, COUNT: tl.constexpr, BLOCK: tl.constexpr):
     """The largest bits in [low, high) whose measure is at least `least`; that of `low` is."""
-    low = low.to(tl.int64)
-    high = high.to(tl.int64)
     while low + 1 < high:
         middle = (low + high) >> 1
         if _measure(source_ptr, length, middle, maximum, rate, min_p, COUNT, BLOCK) >= least:
@@ -101,75 +191,37 @@ def _bisect(source_ptr, length, low, high, least, maximum, rate, min_p, COUNT: t
 
 
 @triton.jit
-def _histogram(row_ptr, maximum, nats, V: tl.constexpr, BLOCK: tl.constexpr):
-    """How many of a row's values lie in each bin of distance below the maximum."""
-    counts = tl.zeros([BINS], tl.int32)
-    for start in range(0, V, BLOCK):
-        i = start + tl.arange(0, BLOCK)
-        z = tl.load(row_ptr + i, mask=i < V, other=float("-inf"))
-        counts += tl.histogram(_bin(z, maximum, nats), BINS, mask=i < V)
-    return counts
-
-
-@triton.jit
-def _bin(z, maximum, nats):
-    return tl.minimum((maximum - z) * (nats * PER_NAT), BINS - 1).to(tl.int32)
-
-
-@triton.jit
-def _last_bin(counts, total, top_k, top_p, min_p):
-    """No kept value, and none that a cut must weigh to be made, lies in a bin after this one."""
-    bins = tl.arange(0, BINS)
-    last = BINS - 1
-    if min_p > 0:
-        last = tl.minimum(last, (-tl.log(min_p) * PER_NAT).to(tl.int32) + 1)
-    if top_k > 0:
-        last = tl.minimum(last, tl.sum((tl.cumsum(counts) < top_k).to(tl.int32)))
-    if (min_p <= 0) & (top_k <= 0):
-        # Each bin weighs at least its count at its far edge. The slack covers rounding.
-        least = tl.cumsum(counts * tl.exp2((bins + 1) * (-LOG2E / PER_NAT)))
-        last = tl.minimum(last, tl.sum((least < top_p * total * 1.0001).to(tl.int32)))
-    return last
-
-
-@triton.jit
-def _gather(
-    row_ptr, candidates_ptr, tokens_ptr, maximum, nats, last_bin, V: tl.constexpr, BLOCK: tl.constexpr
+def _cut_by_bisection(
+    source_ptr, length, total, low, high, top_k, top_p, min_p, uniform, maximum, rate, BLOCK: tl.constexpr
 ):
-    """Copy the values of bins up to `last_bin`, in token order."""
-    gathered = 0
-    for start in range(0, V, BLOCK):
-        i = start + tl.arange(0, BLOCK)
-        z = tl.load(row_ptr + i, mask=i < V, other=float("-inf"))
-        kept = (i < V) & (_bin(z, maximum, nats) <= last_bin)
-        count = tl.sum(kept.to(tl.int32))
-        if count > 0:
-            place = gathered + tl.cumsum(kept.to(tl.int32)) - 1
-            tl.store(candidates_ptr + place, z, mask=kept)
-            tl.store(tokens_ptr + place, i, mask=kept)
-        gathered += count
+    """Place of the drawn token in the source, whose kept values have bits in [low, high). `total`: of the row."""
+    if top_k > 0:  # noqa: SIM102 - `and` would measure anyway
+        if _measure(source_ptr, length, low, maximum, rate, min_p, True, BLOCK) > top_k:
+            low = _bisect(source_ptr, length, low, high, top_k, maximum, rate, min_p, True, BLOCK)
+    if top_p < 1:
+        if (top_k > 0) | (min_p > 0):
+            total = _measure(source_ptr, length, low, maximum, rate, min_p, False, BLOCK)
+        low = _bisect(source_ptr, length, low, high, top_p * total, maximum, rate, min_p, False, BLOCK)
+    goal = uniform * _measure(source_ptr, length, low, maximum, rate, min_p, False, BLOCK)
+    return _draw(source_ptr, 0, length, low, goal, maximum, rate, min_p, BLOCK)
 
 
 @triton.jit
-def _draw(source_ptr, length, least_bits, goal, maximum, rate, min_p, BLOCK: tl.constexpr):
+def _draw(source_ptr, begin, end, least_bits, goal, maximum, rate, min_p, BLOCK: tl.constexpr):
     """The first kept place whose running weight exceeds `goal`; where rounding leaves none, the last kept place."""
-    NOWHERE: tl.constexpr = 2**31 - 1
-    found = NOWHERE
-    last = 0
-    before = 0.0
-    start = 0
-    while (start < length) & (found == NOWHERE):
+    found = tl.full([], NOWHERE, tl.int32)
+    start = tl.full([], 0, tl.int32) + begin
+    last = start
+    before = tl.full([], 0.0, tl.float32)
+    while (start < end) & (found == NOWHERE):
         i = start + tl.arange(0, BLOCK)
-        z = tl.load(source_ptr + i, mask=i < length, other=float("-inf"))
+        z = tl.load(source_ptr + i, mask=i < end, other=float("-inf"))
         weight = tl.exp2((z - maximum) * rate)
-        kept = (i < length) & (weight >= min_p) & (ordered_bits(z) >= least_bits) & (weight > 0)
+        kept = (i < end) & (weight >= min_p) & (ordered_bits(z) >= least_bits) & (weight > 0)
         weight = tl.where(kept, weight, 0.0)
-        sum = tl.sum(weight)
-        if before + sum > goal:
-            running = before + tl.cumsum(weight)
-            found = tl.min(tl.where(kept & (running > goal), i, NOWHERE))
+        found = tl.min(tl.where(kept & (before + tl.cumsum(weight) > goal), i, NOWHERE))
         last = tl.maximum(last, tl.max(tl.where(kept, i, 0)))
-        before += sum
+        before += tl.sum(weight)
         start += BLOCK
     return tl.where(found == NOWHERE, last, found)
 
@@ -189,23 +241,25 @@ def sample(
     best_ptr,
     sums_ptr,
     original_ptr,
+    selected_ptr,
     candidates_ptr,
     candidate_tokens_ptr,
     V: tl.constexpr,
     C: tl.constexpr,
     C_BLOCK: tl.constexpr,
+    CHUNK: tl.constexpr,
+    RANKED: tl.constexpr,
     CANDIDATES: tl.constexpr,
     BLOCK: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    EDITS: tl.constexpr = 128
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
         tl.extra.cuda.gdc_wait()
     row = tl.program_id(0).to(tl.int64)
     row_ptr = logits_ptr + row * V
     chunk = tl.arange(0, C_BLOCK)
-    best = tl.load(best_ptr + row * C + chunk, mask=chunk < C, other=-(2**63))
+    best = tl.load(best_ptr + row * C + chunk, mask=chunk < C, other=NONE)
     highest = tl.max(best)
     temperature = tl.load(temperature_ptr + row)
     if temperature <= 0:
@@ -214,54 +268,43 @@ def sample(
         top_k = tl.load(top_k_ptr + row)
         top_p = tl.load(top_p_ptr + row)
         min_p = tl.load(min_p_ptr + row)
-        highest_bits = (highest >> 32).to(tl.int32)
-        maximum = ordered_float(highest_bits)
-        nats = 1.0 / temperature
-        rate = nats * LOG2E
-        maxima = ordered_float((best >> 32).to(tl.int32))
+        uniform = tl.load(uniform_ptr + row)
+        maximum = best_value(highest)
+        rate = LOG2E / temperature
         sums = tl.load(sums_ptr + row * C + chunk, mask=chunk < C, other=0.0)
-        total = tl.sum(tl.where(sums > 0, sums * tl.exp2((maxima - maximum) * rate), 0.0))
-
-        source_ptr = row_ptr
-        length = V
-        low = ordered_bits(tl.full([], float("-inf"), tl.float32))
+        masses = tl.where(sums > 0, sums * tl.exp2((best_value(best) - maximum) * rate), 0.0)
         if (top_k > 0) | (top_p < 1) | (min_p > 0):
-            counts = _histogram(row_ptr, maximum, nats, V, BLOCK)
-            last_bin = _last_bin(counts, total, top_k, top_p, min_p)
-            count = tl.sum(tl.where(tl.arange(0, BINS) <= last_bin, counts, 0))
-            if count <= CANDIDATES:
-                source_ptr = candidates_ptr + row * CANDIDATES
-                _gather(
-                    row_ptr,
-                    source_ptr,
-                    candidate_tokens_ptr + row * CANDIDATES,
-                    maximum,
-                    nats,
-                    last_bin,
-                    V,
-                    BLOCK,
+            total = tl.sum(masses)
+            least = _bound(best_ptr + row * C, best, total, maximum, temperature, top_k, top_p, min_p, V, C)
+            list_ptr = candidates_ptr + row * CANDIDATES
+            tokens_ptr = candidate_tokens_ptr + row * CANDIDATES
+            count = _gather(
+                row_ptr, best, least, selected_ptr + row * C_BLOCK, list_ptr, tokens_ptr,
+                V, C_BLOCK, CHUNK, CANDIDATES, BLOCK,
+            )  # fmt: skip
+            if count <= RANKED:
+                place = _cut_by_rank(list_ptr, count, total, top_k, top_p, min_p, uniform, maximum, rate, RANKED)
+                place = tl.load(tokens_ptr + place)
+            else:
+                source_ptr = row_ptr
+                length = tl.full([], V, tl.int32)
+                if count <= CANDIDATES:
+                    source_ptr = list_ptr
+                    length = count
+                high = (highest >> 32) + 1
+                place = _cut_by_bisection(
+                    source_ptr, length, total, least >> 32, high, top_k, top_p, min_p, uniform, maximum, rate, BLOCK
                 )
-                tl.debug_barrier()
-                length = count
-            if last_bin < BINS - 1:
-                low = ordered_bits(maximum - (last_bin + 2) * temperature / PER_NAT)
-
-        least_bits = low.to(tl.int64)
-        high = highest_bits.to(tl.int64) + 1
-        if top_k > 0:
-            if _measure(source_ptr, length, least_bits, maximum, rate, min_p, True, BLOCK) > top_k:
-                least_bits = _bisect(source_ptr, length, least_bits, high, top_k, maximum, rate, min_p, True, BLOCK)
-        kept = total
-        if (top_k > 0) | (min_p > 0):
-            kept = _measure(source_ptr, length, least_bits, maximum, rate, min_p, False, BLOCK)
-        if top_p < 1:
-            goal = top_p * kept
-            least_bits = _bisect(source_ptr, length, least_bits, high, goal, maximum, rate, min_p, False, BLOCK)
-            kept = _measure(source_ptr, length, least_bits, maximum, rate, min_p, False, BLOCK)
-        goal = tl.load(uniform_ptr + row) * kept
-        place = _draw(source_ptr, length, least_bits, goal, maximum, rate, min_p, BLOCK)
-        if length < V:
-            place = tl.load(candidate_tokens_ptr + row * CANDIDATES + place)
+                if count <= CANDIDATES:
+                    place = tl.load(tokens_ptr + place)
+        else:
+            running = tl.cumsum(masses)
+            goal = uniform * tl.sum(masses)
+            hit = tl.min(tl.where((running > goal) & (masses > 0), chunk, NOWHERE))
+            hit = tl.where(hit == NOWHERE, tl.max(tl.where(masses > 0, chunk, 0)), hit)
+            goal -= tl.sum(tl.where(chunk < hit, masses, 0.0))
+            start = hit * CHUNK
+            place = _draw(row_ptr, start, tl.minimum(start + CHUNK, V), NONE >> 32, goal, maximum, rate, 0.0, CHUNK)
         tl.store(token_ptr + row, place)
 
     tl.debug_barrier()

@@ -1,0 +1,135 @@
+"""How the attention kernels are launched: pure functions of shapes. A step with both kinds of sequences runs both.
+
+Per step, once for all layers: `attention_decode_plan`, `attention_prefill_plan`. Per layer: `attention_decode` and
+`attention_prefill` (or `attention_prefill_hopper`), which write different rows of one result. The plans and lengths
+must be complete before a chain of dependent launches begins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Array", "AttentionShape", "Decode", "Prefill"]
+
+Array = tuple[Literal["f32", "i32"], tuple[int, ...]]
+"""Dtype and shape of a scratch buffer."""
+
+MOST_SEQUENCES = 256
+"""Of one plan: its programs hold all sequences at once."""
+
+
+@dataclass(frozen=True)
+class AttentionShape:
+    """What an attention op of a model fixes; q is [T, q_heads, head_dim]."""
+
+    q_heads: int
+    kv_heads: int
+    head_dim: int
+    layers: int
+    scale: float
+    page: int = 16
+
+    @property
+    def group(self) -> int:
+        """Query heads that share a KV head."""
+        return self.q_heads // self.kv_heads
+
+    def constants(self) -> dict[str, int | float]:
+        return {
+            "SCALE": self.scale,
+            "L": self.layers,
+            "Q": self.q_heads,
+            "K": self.kv_heads,
+            "B": self.page,
+            "D": self.head_dim,
+        }
+
+
+@dataclass(frozen=True)
+class Decode:
+    """Launch of `attention_decode`; see there."""
+
+    block: int
+    stages: int
+    num_warps: int
+    programs: int
+
+    def plan_size(self, sequences: int) -> int:
+        return 4 + sequences + self.programs
+
+    def plan_constants(self, shape: AttentionShape) -> dict[str, int]:
+        return {"S_BLOCK": MOST_SEQUENCES, "K": shape.kv_heads, "BLOCK": self.block, "PROGRAMS_BLOCK": 64}
+
+    def constants(self, shape: AttentionShape) -> dict[str, int | float]:
+        return {**shape.constants(), "BLOCK": self.block, "STAGES": self.stages}
+
+    def scratch(self, shape: AttentionShape, sequences: int) -> dict[str, Array]:
+        """In the kernel's order. `arrivals` must be zero before the first launch."""
+        return {
+            "parts": ("f32", (2 * self.programs, shape.group, shape.head_dim)),
+            "stats": ("f32", (2 * self.programs, 2, shape.group)),
+            "arrivals": ("i32", (sequences * shape.kv_heads,)),
+        }
+
+
+@dataclass(frozen=True)
+class Prefill:
+    """Launch of `attention_prefill_hopper`, or where not `hopper` of `attention_prefill`; see there."""
+
+    hopper: bool
+    block: int
+    stages: int
+    num_warps: int
+    programs: int
+
+    ROWS = 128
+    """Of a tile: tokens × the heads that share a KV head."""
+    MAX_SPLITS = 16
+    SPLIT_OVERHEAD = 1.5
+    """Blocks of keys that splitting a tile once more costs as much as."""
+
+    def pack(self, shape: AttentionShape) -> int:
+        """Rows of a token in a tile."""
+        largest_power = shape.group & -shape.group
+        return largest_power if self.hopper else 1 << (shape.group - 1).bit_length()
+
+    def tile(self, shape: AttentionShape) -> int:
+        """Tokens of a tile."""
+        return self.ROWS // self.pack(shape)
+
+    def tiles(self, shape: AttentionShape, tokens: int, sequences: int) -> int:
+        """Most tiles of a step."""
+        return -(-tokens // self.tile(shape)) + sequences
+
+    def plan_size(self, shape: AttentionShape, tokens: int, sequences: int) -> int:
+        return 2 + self.tiles(shape, tokens, sequences)
+
+    def plan_constants(self, shape: AttentionShape) -> dict[str, int | float]:
+        return {
+            "S_BLOCK": MOST_SEQUENCES,
+            "TILE": self.tile(shape),
+            "HEADS": shape.q_heads // self.pack(shape) if self.hopper else shape.kv_heads,
+            "BLOCK": self.block,
+            "MAX_SPLITS": self.MAX_SPLITS,
+            "OVERHEAD": self.SPLIT_OVERHEAD,
+            "TILES_BLOCK": 64,
+        }
+
+    def constants(self, shape: AttentionShape) -> dict[str, int | float]:
+        own = {"PACK": self.pack(shape)} if self.hopper else {"TILE": self.tile(shape)}
+        return {**shape.constants(), **own, "BLOCK": self.block, "STAGES": self.stages}
+
+    def boxes(self, shape: AttentionShape) -> dict[str, tuple[int, ...]]:
+        """Of the Hopper kernel's tensor descriptors: bf16, swizzled by 128 bytes, zeros outside of the array."""
+        pack = self.pack(shape)
+        return {"q_desc": (64 // pack, pack, 64), "kv_desc": (shape.page, 64)}
+
+    def scratch(self, shape: AttentionShape) -> dict[str, Array]:
+        """In the kernel's order. `arrivals` must be zero before the first launch."""
+        units = 4 * self.programs
+        return {
+            "parts": ("f32", (units, self.ROWS, shape.head_dim)),
+            "stats": ("f32", (units, 2, self.ROWS)),
+            "arrivals": ("i32", (2 * units,)),
+        }

@@ -1,0 +1,148 @@
+"""Launch the attention kernels from PyTorch, for tests and benches. Compiles at the first call of a config."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from oi.codegen.cuda.kernels.attention import Array, AttentionShape, Decode, Prefill
+from oi.codegen.cuda.kernels.attention_decode import attention_decode
+from oi.codegen.cuda.kernels.attention_decode_plan import attention_decode_plan
+from oi.codegen.cuda.kernels.attention_prefill import attention_prefill
+from oi.codegen.cuda.kernels.attention_prefill_plan import attention_prefill_plan
+
+__all__ = ["AttentionCall", "DecodeLaunch", "PrefillLaunch"]
+
+
+@dataclass
+class AttentionCall:
+    """Operands of ir/ops/attention.py; `layer` picks one of kv's."""
+
+    q: torch.Tensor
+    kv: torch.Tensor
+    query_starts: torch.Tensor
+    query_lens: torch.Tensor
+    context_lens: torch.Tensor
+    page_table: torch.Tensor
+    layer: int
+
+    @property
+    def shape(self) -> AttentionShape:
+        _, layers, _, kv_heads, page, dim = self.kv.shape
+        return AttentionShape(self.q.shape[1], kv_heads, dim, layers, dim**-0.5, page)
+
+    @property
+    def sequences(self) -> int:
+        return len(self.query_lens)
+
+
+def _poisoned(array: Array, device: torch.device) -> torch.Tensor:
+    """NaN, and zeros where the kernel asks for them (its only integers)."""
+    dtype, shape = array
+    if dtype == "i32":
+        return torch.zeros(shape, dtype=torch.int32, device=device)
+    return torch.full(shape, torch.nan, device=device)
+
+
+class DecodeLaunch:
+    """Buffers for a call; `plan` once its lengths are set, then `run`, which fills `y`."""
+
+    def __init__(self, call: AttentionCall, config: Decode, pdl: bool = False) -> None:
+        self.call, self.config, self.pdl = call, config, pdl
+        device = call.q.device
+        self.y = torch.full_like(call.q, torch.nan)
+        self.plan_buffer = torch.full((config.plan_size(call.sequences),), -(10**9), dtype=torch.int32, device=device)
+        self.scratch = {n: _poisoned(a, device) for n, a in config.scratch(call.shape, call.sequences).items()}
+
+    def plan(self) -> None:
+        call, config = self.call, self.config
+        attention_decode_plan[(1,)](
+            call.query_lens,
+            call.context_lens,
+            self.plan_buffer,
+            call.sequences,
+            config.programs,
+            **config.plan_constants(call.shape),
+            num_warps=8,
+        )
+
+    def run(self) -> None:
+        call, config = self.call, self.config
+        attention_decode[(config.programs,)](
+            call.q,
+            call.kv,
+            call.query_starts,
+            call.context_lens,
+            call.page_table,
+            self.plan_buffer,
+            self.y,
+            *self.scratch.values(),
+            call.layer,
+            call.sequences,
+            call.page_table.shape[1],
+            **config.constants(call.shape),
+            PDL=self.pdl,
+            num_warps=config.num_warps,
+            **({"launch_pdl": True} if self.pdl else {}),
+        )
+
+
+class PrefillLaunch:
+    """As DecodeLaunch."""
+
+    def __init__(self, call: AttentionCall, config: Prefill, pdl: bool = False) -> None:
+        self.call, self.config, self.pdl = call, config, pdl
+        device, tokens = call.q.device, call.q.shape[0]
+        self.y = torch.full_like(call.q, torch.nan)
+        size = config.plan_size(call.shape, tokens, call.sequences)
+        self.plan_buffer = torch.full((size,), -(10**9), dtype=torch.int32, device=device)
+        self.scratch = {n: _poisoned(a, device) for n, a in config.scratch(call.shape).items()}
+
+    def plan(self) -> None:
+        call, config = self.call, self.config
+        attention_prefill_plan[(1,)](
+            call.query_lens,
+            call.context_lens,
+            self.plan_buffer,
+            call.sequences,
+            config.programs,
+            config.tiles(call.shape, call.q.shape[0], call.sequences),
+            **config.plan_constants(call.shape),
+            num_warps=8,
+        )
+
+    def run(self) -> None:
+        call, config = self.call, self.config
+        kernel = attention_prefill
+        q, kv = call.q, call.kv
+        if config.hopper:
+            from oi.codegen.cuda.kernels.attention_prefill_hopper import attention_prefill_hopper as kernel
+
+            boxes = config.boxes(call.shape)
+            q = _descriptor(call.q, boxes["q_desc"])
+            kv = _descriptor(call.kv.view(-1, call.kv.shape[-1]), boxes["kv_desc"])
+        kernel[(config.programs,)](
+            q,
+            kv,
+            call.query_starts,
+            call.query_lens,
+            call.context_lens,
+            call.page_table,
+            self.plan_buffer,
+            self.y,
+            *self.scratch.values(),
+            call.layer,
+            call.page_table.shape[1],
+            **config.constants(call.shape),
+            PDL=self.pdl,
+            num_warps=config.num_warps,
+            **({"launch_pdl": True} if self.pdl else {}),
+        )
+
+
+def _descriptor(array: torch.Tensor, box: tuple[int, ...]) -> object:
+    from triton.experimental.gluon import language as gl
+    from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+
+    return TensorDescriptor.from_tensor(array, list(box), gl.NVMMASharedLayout(128, 16, rank=len(box)))

@@ -1,0 +1,57 @@
+"""Prefill attention against float64: ragged chunks, cached prefixes, keys split over programs, unaligned starts."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.kernels.cuda.triton_device import DEVICE, DTYPE, INTERPRETED, ROUNDING, relative_error, torch
+
+# isort: split
+
+from oi.codegen.cuda.kernels.attention import Prefill
+from oi.codegen.cuda.tuning.attention_launch import PrefillLaunch
+from tests.kernels.cuda.paged import make_call, reference
+
+pytestmark = pytest.mark.gpu
+
+DIM = 32 if INTERPRETED else 128
+PORTABLE = [
+    Prefill(hopper=False, block=32, stages=2, num_warps=8, programs=3),
+    Prefill(hopper=False, block=64, stages=3, num_warps=8, programs=132),
+]
+HOPPER = [Prefill(hopper=True, block=128, stages=2, num_warps=4, programs=p) for p in (5, 132)]
+LENS = [
+    ([130, 1, 40, 0, 2, 33], [130, 90, 301, 0, 2, 100]),
+    ([17], [640]),
+]
+LONG = [
+    ([130, 1, 40, 0, 2, 33], [130, 900, 300, 0, 2, 1000]),
+    ([17], [16400]),
+    ([500, 600], [500, 3001]),
+    ([1111], [1111]),
+    ([16], [16]),
+]
+
+
+def is_hopper() -> bool:
+    return not INTERPRETED and torch.cuda.get_device_capability() == (9, 0)
+
+
+@pytest.mark.parametrize("heads", [(4, 2), (5, 1)] if INTERPRETED else [(32, 8), (16, 8), (40, 8), (64, 8)])
+@pytest.mark.parametrize("config", PORTABLE + HOPPER, ids=str)
+@pytest.mark.parametrize("lens", LENS if INTERPRETED else LONG, ids=str)
+def test_prefill(lens: tuple[list[int], list[int]], config: Prefill, heads: tuple[int, int]) -> None:
+    if config.hopper and not is_hopper():
+        pytest.skip("needs an sm_90 GPU")
+    call = make_call(*lens, device=DEVICE, dtype=DTYPE, heads=heads, head_dim=DIM, spare_tokens=5)
+    launch = PrefillLaunch(call, config)
+    launch.plan()
+    launch.run()
+    expected, own = reference(call, decode=False)
+    assert relative_error(launch.y[own], expected[own]) < ROUNDING
+    assert launch.y[~own].isnan().all(), "rows of other sequences were written"
+    first = launch.y.clone()
+    launch.y.fill_(torch.nan)
+    launch.run()
+    assert torch.equal(launch.y[own], first[own]), "two runs differ"
+    assert not launch.scratch["arrivals"].any()
