@@ -62,12 +62,13 @@ def _lowering() -> list[Any]:
     """From TensorIR to what LLVM code generation takes.
 
     TVM's default pipeline schedules blocks, which our kernels, written as loops and vectors, do not have; it
-    would take most of the build's time.
+    would take most of the build's time. Simplifying must follow flattening: it makes vector indices ramps again,
+    without which every vector is loaded and stored lane by lane.
     """
     passes = tirx.transform
     return [
-        passes.StmtSimplify(),
         passes.FlattenBuffer(),
+        passes.StmtSimplify(),
         passes.BF16ComputeLegalize(),
         passes.VectorizeLoop(True),
         passes.AnnotateEntryFunc(),

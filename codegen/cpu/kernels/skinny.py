@@ -49,7 +49,7 @@ def group_of(simd: Simd, rows: int) -> Group:
     """Half of the registers accumulate, which hides the latency of the multiply-adds."""
     accumulators = simd.registers // 2
     if rows == 1:
-        return Group(rows, 1, min(8, accumulators))
+        return Group(rows, 1, accumulators)
     return Group(rows, max(1, accumulators // rows), 1)
 
 
