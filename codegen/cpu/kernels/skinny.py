@@ -30,7 +30,7 @@ __all__ = ["BLOCK", "ROW_VARIANTS", "Group", "dot_group", "for_blocks", "for_gro
 
 ROW_VARIANTS = (1, 2, 4, 8)
 """Row counts that kernels are specialised for: each reads the weights once."""
-BLOCK = 16
+BLOCK = 24
 """Weight rows of one parallel item."""
 AHEAD = 2
 """Groups from a load to its prefetch."""
@@ -45,12 +45,15 @@ class Group:
     unroll: int
 
 
+_WEIGHTS = {32: {2: 8, 4: 4, 8: 3}, 16: {2: 4, 4: 2, 8: 1}}
+"""By registers and rows of x: how many weight rows go together (measured; all divide BLOCK)."""
+
+
 def group_of(simd: Simd, rows: int) -> Group:
-    """Half of the registers accumulate, which hides the latency of the multiply-adds."""
-    accumulators = simd.registers // 2
+    """At least half of the registers accumulate, which hides the latency of the multiply-adds."""
     if rows == 1:
-        return Group(rows, 1, accumulators)
-    return Group(rows, max(1, accumulators // rows), 1)
+        return Group(rows, 1, simd.registers // 2)
+    return Group(rows, _WEIGHTS[simd.registers][rows], 1)
 
 
 def dot_group(simd: Simd, group: Group, x: Buffer, weight: Buffer, first: Expr) -> list[list[Expr]]:
