@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -59,21 +57,6 @@ class Peer:
         return answer
 
 
-def read_bandwidth(threads: int) -> float:
-    """GB/s that so many threads together read from memory: each sums a slice, far larger than the caches, in place."""
-    slices = [np.ones(1 << 27, np.float32) for _ in range(threads)]
-    best = 0.0
-    for _ in range(5):
-        workers = [threading.Thread(target=s.sum) for s in slices]
-        start = time.perf_counter()
-        for w in workers:
-            w.start()
-        for w in workers:
-            w.join()
-        best = max(best, sum(s.nbytes for s in slices) / (time.perf_counter() - start) / 1e9)
-    return best
-
-
 def weight_bytes(folder: Path) -> int:
     """Bytes of weights that one decode step reads: all tensors (a tied embedding is read whole by lm_head)."""
     return sum(f.stat().st_size for f in folder.glob("*.safetensors"))
@@ -93,21 +76,24 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     args = parser.parse_args()
 
-    bandwidth = read_bandwidth(args.threads)
+    os.environ["TVM_NUM_THREADS"] = str(args.threads)
+    from bench.kernels.cpu.launch import read_bandwidth  # imports the compiler: not before the arguments are right
+
     names = args.engines.split(",") + (["llama.cpp"] if args.llama_python else [])
     assert set(names) <= set(ENGINES), f"engines are {', '.join(ENGINES)}"
     pythons = {name: args.llama_python if name == "llama.cpp" else sys.executable for name in names}
     peers = [Peer(name, args.checkpoint.resolve(), args.threads, pythons[name]) for name in names]
+    bandwidths = []
     for round_ in track(range(args.rounds + 1), "measuring", console=Console(stderr=True)):
+        bandwidths.append(read_bandwidth() / 1e9)
         for peer in peers:
             prefill, decode = peer.order("prefill", args.prefill), peer.order("decode", args.decode)
             if round_:  # the first warms up: pages of the checkpoint, allocators, thread pools
                 peer.prefill.append(prefill)
                 peer.decode.append(decode)
-    bandwidth = max(bandwidth, read_bandwidth(args.threads))
     for peer in peers:
         peer.close()
-    report(args, peers, bandwidth)
+    report(args, peers, max(bandwidths))
 
 
 def report(args: argparse.Namespace, peers: list[Peer], bandwidth: float) -> None:

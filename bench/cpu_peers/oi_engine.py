@@ -16,7 +16,9 @@ from oi.runtime.step import open_runner
 class Oi:
     def __init__(self, folder: Path, threads: int) -> None:
         artifact = ensure_artifact(folder, None, may_compile=True)
-        runner = open_runner(EngineSettings(str(artifact), str(folder), max_model_len=2048, max_num_seqs=1, threads=threads))
+        runner = open_runner(
+            EngineSettings(str(artifact), str(folder), max_model_len=2048, max_num_seqs=1, threads=threads)
+        )
         self._engine = Engine(runner)
         self._vocabulary = runner.geometry.vocab_size
         self._id = 0
