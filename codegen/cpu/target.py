@@ -29,7 +29,7 @@ from oi.codegen.cpu.kernels.rope_angles import rope_angles
 from oi.codegen.cpu.kernels.sample import sample
 from oi.codegen.cpu.kernels.select_rows import select_rows
 from oi.codegen.cpu.kernels.silu import silu
-from oi.codegen.cpu.kernels.skinny import ROW_VARIANTS
+from oi.codegen.cpu.kernels.skinny import row_variants
 from oi.codegen.cpu.kernels.slice_columns import slice_columns
 from oi.codegen.cpu.kernels.swiglu_linear import swiglu_linear
 from oi.codegen.cpu.simd import Kernel, Simd
@@ -92,15 +92,15 @@ def _kernels(simd: Simd, node: Node) -> list[tuple[int | None, Kernel]]:
         case ops.Linear():
             n, k = _shape(node.operands[1])
             dtype = node.operands[1].type.dtype
-            return [(rows, linear(simd, n, k, dtype, rows)) for rows in (*ROW_VARIANTS, None)]
+            return [(rows, linear(simd, n, k, dtype, rows)) for rows in (*row_variants(simd), None)]
         case ops.LinearConcat():
             sizes, (_, k) = [_shape(w)[0] for w in node.operands[1:]], _shape(node.operands[1])
             dtype = node.operands[1].type.dtype
-            return [(rows, linear_concat(simd, sizes, k, dtype, rows)) for rows in (*ROW_VARIANTS, None)]
+            return [(rows, linear_concat(simd, sizes, k, dtype, rows)) for rows in (*row_variants(simd), None)]
         case ops.SwigluLinear():
             n, k = _shape(node.operands[1])
             dtype = node.operands[1].type.dtype
-            return [(rows, swiglu_linear(simd, n, k, dtype, rows)) for rows in (*ROW_VARIANTS, None)]
+            return [(rows, swiglu_linear(simd, n, k, dtype, rows)) for rows in (*row_variants(simd), None)]
         case _:
             return [(None, _kernel(simd, node))]
 

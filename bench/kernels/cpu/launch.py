@@ -41,7 +41,8 @@ os.environ.setdefault("TVM_NUM_THREADS", str(THREADS))
 TARGET = CpuTarget()
 Array = np.ndarray[Any, np.dtype[Any]]
 _NUMPY = {DType.F32: np.float32, DType.BF16: np.uint16, DType.I32: np.int32}
-_UPDATED: dict[type[Op], dict[int, int]] = {ops.KvWrite: {0: 3}, ops.QkvNormRopeWrite: {1: 5}}
+_UPDATED: dict[type[Op], set[int]] = {ops.KvWrite: {0}, ops.QkvNormRopeWrite: {1}}
+"""Results that are an operand, updated in place."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,10 @@ def launch(op: Op, *operands: Operand) -> Callable[[], None]:
         if isinstance(d, Sym)
     }
     arrays = [(o.type, o.array) for o in operands]
-    for i, type in enumerate(types):
-        if i not in _UPDATED.get(builder_type := node.op.__class__, {}):
-            shape = [dims[d] if isinstance(d, Sym) else d for d in type.shape]
-            arrays.append((type, aligned(np.zeros(shape, _NUMPY[type.dtype]))))
-        assert builder_type
+    for i, result in enumerate(types):
+        if i not in _UPDATED.get(type(op), set()):
+            shape = [dims[d] if isinstance(d, Sym) else d for d in result.shape]
+            arrays.append((result, aligned(np.zeros(shape, _NUMPY[result.dtype]))))
     tensors = [make_tensor(a.ctypes.data, t.dtype.value, a.shape) for t, a in arrays]
     args = [*map(tensor_argument, tensors), *map(int_argument, lowering.scalars)]
     packed = (TVMFFIAny * len(args))(*args)

@@ -36,16 +36,16 @@ def linear_concat(simd: Simd, sizes: Sequence[int], k: int, dtype: DType, max_ro
 def _few_rows(simd: Simd, sizes: Sequence[int], x: Buffer, weights: Sequence[Buffer], y: Buffer, rows: int) -> None:
     group = group_of(simd, rows)
 
-    def block(which: int, first: Expr) -> None:
+    def block(which: int, first: Expr, top: Expr) -> None:
         start, size = sum(sizes[:which]), sizes[which]
 
         def step(offset: Expr, n: Expr) -> None:
-            values = dot_group(simd, group, x, weights[which], n)
-            store_group(y, values, start + n, start + size if size % group.weights else None)
+            values = dot_group(simd, group, x, top, weights[which], n)
+            store_group(y, values, top, start + n, start + size if size % group.weights else None)
 
         for_groups(group, size, first, step)
 
-    for_blocks(sizes, block)
+    for_blocks(group, x.shape[0], sizes, block)
 
 
 def _many_rows(simd: Simd, sizes: Sequence[int], x: Buffer, weights: Sequence[Buffer], y: Buffer) -> None:

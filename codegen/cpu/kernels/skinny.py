@@ -26,10 +26,8 @@ from oi.codegen.cpu.simd import (
     when,
 )
 
-__all__ = ["BLOCK", "ROW_VARIANTS", "Group", "dot_group", "for_blocks", "for_groups", "group_of", "store_group"]
+__all__ = ["BLOCK", "Group", "dot_group", "for_blocks", "for_groups", "group_of", "row_variants", "store_group"]
 
-ROW_VARIANTS = (1, 2, 4, 8)
-"""Row counts that kernels are specialised for: each reads the weights once."""
 BLOCK = 24
 """Weight rows of one parallel item."""
 AHEAD = 2
@@ -45,24 +43,36 @@ class Group:
     unroll: int
 
 
-_WEIGHTS = {32: {2: 8, 4: 4, 8: 3}, 16: {2: 4, 4: 2, 8: 1}}
+_WEIGHTS = {32: {2: 8, 4: 4, 8: 3}, 16: {2: 4, 4: 3}}
 """By registers and rows of x: how many weight rows go together (measured; all divide BLOCK)."""
+_FEW_ROWS = {32: 96, 16: 64}
+"""By registers: up to how many rows these products are quicker than those from packed panels (measured)."""
+
+
+def row_variants(simd: Simd) -> tuple[int, ...]:
+    """Row counts that kernels are specialised for: each reads the weights from memory once."""
+    return (1, 2, 4, _FEW_ROWS[simd.registers])
 
 
 def group_of(simd: Simd, rows: int) -> Group:
-    """At least half of the registers accumulate, which hides the latency of the multiply-adds."""
+    """At least half of the registers accumulate, which hides the latency of the multiply-adds.
+
+    A block of weights meets rows beyond the group's while it is in cache.
+    """
     if rows == 1:
         return Group(rows, 1, simd.registers // 2)
-    return Group(rows, _WEIGHTS[simd.registers][rows], 1)
+    weights = _WEIGHTS[simd.registers]
+    rows = min(rows, max(weights))
+    return Group(rows, weights[rows], 1)
 
 
-def dot_group(simd: Simd, group: Group, x: Buffer, weight: Buffer, first: Expr) -> list[list[Expr]]:
-    """Σ_k x[m, k] · weight[first + w, k] for each w, m of the group.
+def dot_group(simd: Simd, group: Group, x: Buffer, top: Expr, weight: Buffer, first: Expr) -> list[list[Expr]]:
+    """Σ_k x[top + m, k] · weight[first + w, k] for each w, m of the group.
 
     Rows of x from x.shape[0] on repeat the last one, weight rows past the end likewise.
     """
     used, (n, size), lanes = x.shape[0], map(int, weight.shape), simd.lanes
-    ms = [T.bind(T.min(T.int64(m), used - 1)) if m else T.int64(0) for m in range(group.rows)]
+    ms = [T.bind(T.min(top + m, used - 1)) if m else top for m in range(group.rows)]
     ns = [first + w if n % group.weights == 0 else T.bind(T.min(first + w, n - 1)) for w in range(group.weights)]
     sums = [[[Register(splat(0.0, lanes)) for _ in range(group.unroll)] for _ in ms] for _ in ns]
     rest = [[Register(splat(0.0, 1)) for _ in ms] for _ in ns]
@@ -108,17 +118,17 @@ def _total(registers: Sequence[Register]) -> Expr:
     return values[0]
 
 
-def store_group(y: Buffer, values: Sequence[Sequence[Expr]], column: Expr, end: int | None) -> None:
-    """y[m, column + w] = values[w][m] for the rows that y has and, unless None, the columns before `end`."""
+def store_group(y: Buffer, values: Sequence[Sequence[Expr]], top: Expr, column: Expr, end: int | None) -> None:
+    """y[top + m, column + w] = values[w][m] for the rows that y has and, unless None, the columns before `end`."""
     for w, row in enumerate(values):
         with when(column + w < end if end is not None and w else True):
             for m, value in enumerate(row):
-                with when(m < y.shape[0] if m else True):
-                    store(y, value, m, column + w)
+                with when(top + m < y.shape[0] if m else True):
+                    store(y, value, top + m, column + w)
 
 
-def for_blocks(sizes: Sequence[int], body: Callable[[int, Expr], None]) -> None:
-    """Deal rows of several weights to the threads: `body(weight, first)` for each block of rows.
+def for_blocks(group: Group, rows: Expr, sizes: Sequence[int], body: Callable[[int, Expr, Expr], None]) -> None:
+    """Deal rows of several weights to the threads: `body(weight, its first row, first row of x)`.
 
     Every thread gets one contiguous run of blocks, so that it reads one contiguous run of memory.
     """
@@ -128,7 +138,9 @@ def for_blocks(sizes: Sequence[int], body: Callable[[int, Expr], None]) -> None:
     with T.parallel(starts[-1]) as item:
         for which, (start, end) in enumerate(itertools.pairwise(starts)):
             with when(T.And(item >= start, item < end)):
-                body(which, T.bind((item - start) * BLOCK))
+                first = T.bind((item - start) * BLOCK)
+                with T.serial((rows + group.rows - 1) // group.rows) as i:
+                    body(which, first, T.bind(i * group.rows))
 
 
 def for_groups(group: Group, size: int, first: Expr, body: Callable[[Expr, Expr], None]) -> None:

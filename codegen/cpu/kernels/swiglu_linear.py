@@ -52,26 +52,26 @@ def _few_rows(simd: Simd, x: Buffer, gate: Buffer, up: Buffer, y: Buffer, rows: 
 
     group, n = group_of(simd, rows), int(gate.shape[0])
 
-    def block(which: int, first: Expr) -> None:
-        gates = scratch(BLOCK, rows)
+    def block(which: int, first: Expr, top: Expr) -> None:
+        gates = scratch(BLOCK, group.rows)
 
         def project_gate(offset: Expr, row: Expr) -> None:
-            for w, values in enumerate(dot_group(simd, group, x, gate, row)):
+            for w, values in enumerate(dot_group(simd, group, x, top, gate, row)):
                 for m, value in enumerate(values):
                     store(gates, value, offset + w, m)
 
         def combine(offset: Expr, row: Expr) -> None:
-            ups = dot_group(simd, group, x, up, row)
+            ups = dot_group(simd, group, x, top, up, row)
             values = [
                 [T.bind(_swiglu(load(gates, offset + w, m), value)) for m, value in enumerate(values)]
                 for w, values in enumerate(ups)
             ]
-            store_group(y, values, row, n if n % group.weights else None)
+            store_group(y, values, top, row, n if n % group.weights else None)
 
         for_groups(group, n, first, project_gate)
         for_groups(group, n, first, combine)
 
-    for_blocks([n], block)
+    for_blocks(group, x.shape[0], [n], block)
 
 
 def _many_rows(simd: Simd, x: Buffer, gate: Buffer, up: Buffer, y: Buffer) -> None:
