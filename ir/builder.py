@@ -41,9 +41,8 @@ class Builder:
     def emit_multi(self, op: Op, *operands: Value, names: tuple[str, ...] | None = None) -> tuple[Value, ...]:
         """Append a node with any number of results, named `names` or numbered."""
         types = infer_types(op, [operand.type for operand in operands])
-        if names is None:
-            names = tuple(self._fresh() for _ in types)
-        results = tuple(Value(self._claim(n), t) for n, t in zip(names, types, strict=True))
+        claimed = [self._claim(self._fresh()) for _ in types] if names is None else [self._claim(n) for n in names]
+        results = tuple(Value(n, t) for n, t in zip(claimed, types, strict=True))
         self._nodes.append(Node(op, operands, results))
         return results
 

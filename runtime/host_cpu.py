@@ -16,7 +16,7 @@ _X86_LEVELS: tuple[tuple[str, frozenset[str]], ...] = (
 )
 """The psABI's microarchitecture levels (LLVM knows them as CPU names), each with the flags it adds."""
 
-_EXTRAS = {"x86_64": ("avx512_bf16",), "aarch64": ("asimd", "asimdhp", "bf16")}
+_EXTRAS = {"aarch64": ("asimd", "asimdhp", "bf16")}
 """Flags beyond the level that kernels may use."""
 
 

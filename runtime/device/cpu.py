@@ -66,6 +66,7 @@ class CpuDevice:
         """
         manifest = artifact.manifest
         os.environ["TVM_NUM_THREADS"] = str(threads or len(os.sched_getaffinity(0)))
+        os.environ["TVM_BIND_THREADS"] = "0"  # it would pin them to the first cores, whichever we may use
         self._library = KernelLibrary(
             artifact.path(manifest.library), [artifact.path(name) for name in manifest.support]
         )

@@ -21,7 +21,7 @@ def test_a_level_needs_all_its_flags_and_those_below() -> None:
 
 def test_features_are_those_that_kernels_may_use() -> None:
     cpu = describe("x86_64", frozenset(f"{V4} avx512_bf16 ht hypervisor".split()))
-    assert set(cpu.features) == {*V4.split(), "avx512_bf16"}
+    assert set(cpu.features) == set(V4.split())
     assert describe("aarch64", frozenset(["asimd", "crc32"])).features == ("asimd",)
 
 
