@@ -25,7 +25,7 @@ _ENGINES = {
 def peers(result: dict[str, Any]) -> str:
     rows = [
         f"| {_ENGINES[name]} | {row['prefill_tok_s']:.0f} | {row['decode_tok_s']:.1f} | "
-        f"{row['decode_gb_s']:.1f} GB/s, {row['decode_gb_s'] / result['read_gb_s']:.0%} |"
+        f"{row['decode_gb_s']:.1f} GB/s, {row['read_fraction']:.0%} |"
         for name, row in sorted(result["engines"].items(), key=lambda item: list(_ENGINES).index(item[0]))
     ]
     head = (

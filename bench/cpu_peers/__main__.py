@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import track
@@ -30,6 +31,8 @@ class Peer:
         self.name = name
         self.prefill: list[float] = []
         self.decode: list[float] = []
+        self.bandwidth: list[float] = []
+        """GB/s that the machine read just before each decode; it changes by the minute on shared machines."""
         self._process = subprocess.Popen(
             [python, "-m", "bench.cpu_peers.worker", name, str(folder), str(threads)],
             stdin=subprocess.PIPE,
@@ -83,40 +86,47 @@ def main() -> None:
     assert set(names) <= set(ENGINES), f"engines are {', '.join(ENGINES)}"
     pythons = {name: args.llama_python if name == "llama.cpp" else sys.executable for name in names}
     peers = [Peer(name, args.checkpoint.resolve(), args.threads, pythons[name]) for name in names]
-    bandwidths = []
     for round_ in track(range(args.rounds + 1), "measuring", console=Console(stderr=True)):
-        bandwidths.append(read_bandwidth() / 1e9)
         for peer in peers:
-            prefill, decode = peer.order("prefill", args.prefill), peer.order("decode", args.decode)
+            prefill = peer.order("prefill", args.prefill)
+            bandwidth = read_bandwidth() / 1e9
+            decode = peer.order("decode", args.decode)
             if round_:  # the first warms up: pages of the checkpoint, allocators, thread pools
                 peer.prefill.append(prefill)
+                peer.bandwidth.append(bandwidth)
                 peer.decode.append(decode)
     for peer in peers:
         peer.close()
-    report(args, peers, max(bandwidths))
+    report(args, peers)
 
 
-def report(args: argparse.Namespace, peers: list[Peer], bandwidth: float) -> None:
-    size = weight_bytes(args.checkpoint)
-    rows = {
-        peer.name: {
-            "prefill_tok_s": args.prefill / statistics.median(peer.prefill),
-            "decode_tok_s": args.decode / statistics.median(peer.decode),
-            "decode_gb_s": args.decode / statistics.median(peer.decode) * size / 1e9 * (2 if "f32" in peer.name else 1),
-            "prefill_seconds": peer.prefill,
-            "decode_seconds": peer.decode,
-        }
-        for peer in peers
+def figures(args: argparse.Namespace, peer: Peer, size: int) -> dict[str, Any]:
+    """Medians over the rounds; `read_fraction` is the median of each round's own ratio."""
+    width = 2 if "f32" in peer.name else 1  # float32 weights are twice the checkpoint's
+    rates = [args.decode / seconds * size * width / 1e9 for seconds in peer.decode]
+    return {
+        "prefill_tok_s": args.prefill / statistics.median(peer.prefill),
+        "decode_tok_s": args.decode / statistics.median(peer.decode),
+        "decode_gb_s": statistics.median(rates),
+        "read_gb_s": statistics.median(peer.bandwidth),
+        "read_fraction": statistics.median(r / b for r, b in zip(rates, peer.bandwidth, strict=True)),
+        "prefill_seconds": peer.prefill,
+        "decode_seconds": peer.decode,
+        "read_gb_s_before": peer.bandwidth,
     }
+
+
+def report(args: argparse.Namespace, peers: list[Peer]) -> None:
+    size = weight_bytes(args.checkpoint)
+    rows = {peer.name: figures(args, peer, size) for peer in peers}
     table = Table(
         title=f"{args.checkpoint.name}, {args.threads} threads, {platform.machine()}, {bandwidth:.1f} GB/s read"
     )
-    for column in ("engine", f"prefill {args.prefill} tok/s", "decode tok/s", "decode GB/s", "of read bandwidth"):
+    for column in ("engine", f"prefill {args.prefill} tok/s", "decode tok/s", "decode GB/s", "machine GB/s", "of that"):
         table.add_column(column, justify="right")
     for name, row in rows.items():
-        rate = float(row["decode_gb_s"])  # type: ignore[arg-type]
-        cells = (row["prefill_tok_s"], row["decode_tok_s"], rate)
-        table.add_row(name, *(f"{c:.1f}" for c in cells), f"{rate / bandwidth:.0%}")
+        cells = (row["prefill_tok_s"], row["decode_tok_s"], row["decode_gb_s"], row["read_gb_s"])
+        table.add_row(name, *(f"{c:.1f}" for c in cells), f"{row['read_fraction']:.0%}")
     Console().print(table)
     if args.json:
         result = {
@@ -127,7 +137,6 @@ def report(args: argparse.Namespace, peers: list[Peer], bandwidth: float) -> Non
             "threads": args.threads,
             "prefill_tokens": args.prefill,
             "decode_tokens": args.decode,
-            "read_gb_s": bandwidth,
             "weight_bytes": size,
             "engines": rows,
         }
