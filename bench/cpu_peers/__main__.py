@@ -119,9 +119,7 @@ def figures(args: argparse.Namespace, peer: Peer, size: int) -> dict[str, Any]:
 def report(args: argparse.Namespace, peers: list[Peer]) -> None:
     size = weight_bytes(args.checkpoint)
     rows = {peer.name: figures(args, peer, size) for peer in peers}
-    table = Table(
-        title=f"{args.checkpoint.name}, {args.threads} threads, {platform.machine()}, {bandwidth:.1f} GB/s read"
-    )
+    table = Table(title=f"{args.checkpoint.name}, {args.threads} threads, {platform.machine()}")
     for column in ("engine", f"prefill {args.prefill} tok/s", "decode tok/s", "decode GB/s", "machine GB/s", "of that"):
         table.add_column(column, justify="right")
     for name, row in rows.items():
@@ -131,7 +129,8 @@ def report(args: argparse.Namespace, peers: list[Peer]) -> None:
     if args.json:
         result = {
             "what": "end-to-end speed on the CPU, engines in turns in one run",
-            "command": " ".join(["python -m bench.cpu_peers", *sys.argv[1:]]),
+            "command": f"python -m bench.cpu_peers {args.checkpoint.name} --rounds {args.rounds}"
+            + (" --llama-python PYTHON" if args.llama_python else ""),
             **describe(),
             "checkpoint": args.checkpoint.name,
             "threads": args.threads,
