@@ -30,7 +30,7 @@ def peers(result: dict[str, Any]) -> str:
     ]
     head = (
         f"| Qwen3-0.6B shape, {result['threads']} threads | prefill of {result['prefill_tokens']}, tok/s "
-        "| decode, tok/s | weights read, of what the machine can |"
+        "| decode, tok/s | weights and cache read, of what the machine can |"
     )
     return "\n".join([head, "| --- | ---: | ---: | ---: |", *rows])
 

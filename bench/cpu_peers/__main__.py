@@ -60,9 +60,17 @@ class Peer:
         return answer
 
 
-def weight_bytes(folder: Path) -> int:
-    """Bytes of weights that one decode step reads: all tensors (a tied embedding is read whole by lm_head)."""
-    return sum(f.stat().st_size for f in folder.glob("*.safetensors"))
+_ITEMSIZE = {"oi": (2, 4), "hf-f32": (4, 4), "hf-bf16": (2, 2), "llama.cpp": (2, 2)}
+"""Bytes of a weight, and of a key or value in the cache."""
+
+
+def step_bytes(folder: Path, engine: str, context: float) -> float:
+    """What a decode step must read: every weight once (a tied embedding whole, by lm_head), every key and value once."""
+    config = json.loads((folder / "config.json").read_text())
+    weights = sum(f.stat().st_size for f in folder.glob("*.safetensors")) // 2  # the checkpoint is in bf16
+    cached = 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * config["head_dim"] * context
+    weight_size, cache_size = _ITEMSIZE[engine]
+    return weights * weight_size + cached * cache_size
 
 
 def main() -> None:
@@ -100,13 +108,14 @@ def main() -> None:
     report(args, peers)
 
 
-def figures(args: argparse.Namespace, peer: Peer, size: int) -> dict[str, Any]:
+def figures(args: argparse.Namespace, peer: Peer) -> dict[str, Any]:
     """Medians over the rounds; `read_fraction` is the median of each round's own ratio."""
-    width = 2 if "f32" in peer.name else 1  # float32 weights are twice the checkpoint's
-    rates = [args.decode / seconds * size * width / 1e9 for seconds in peer.decode]
+    size = step_bytes(args.checkpoint, peer.name, args.prefill + args.decode / 2)
+    rates = [args.decode / seconds * size / 1e9 for seconds in peer.decode]
     return {
         "prefill_tok_s": args.prefill / statistics.median(peer.prefill),
         "decode_tok_s": args.decode / statistics.median(peer.decode),
+        "step_bytes": size,
         "decode_gb_s": statistics.median(rates),
         "read_gb_s": statistics.median(peer.bandwidth),
         "read_fraction": statistics.median(r / b for r, b in zip(rates, peer.bandwidth, strict=True)),
@@ -117,8 +126,7 @@ def figures(args: argparse.Namespace, peer: Peer, size: int) -> dict[str, Any]:
 
 
 def report(args: argparse.Namespace, peers: list[Peer]) -> None:
-    size = weight_bytes(args.checkpoint)
-    rows = {peer.name: figures(args, peer, size) for peer in peers}
+    rows = {peer.name: figures(args, peer) for peer in peers}
     table = Table(title=f"{args.checkpoint.name}, {args.threads} threads, {platform.machine()}")
     for column in ("engine", f"prefill {args.prefill} tok/s", "decode tok/s", "decode GB/s", "machine GB/s", "of that"):
         table.add_column(column, justify="right")
@@ -136,7 +144,6 @@ def report(args: argparse.Namespace, peers: list[Peer]) -> None:
             "threads": args.threads,
             "prefill_tokens": args.prefill,
             "decode_tokens": args.decode,
-            "weight_bytes": size,
             "engines": rows,
         }
         args.json.parent.mkdir(parents=True, exist_ok=True)
