@@ -65,7 +65,7 @@ _ITEMSIZE = {"oi": (2, 4), "hf-f32": (4, 4), "hf-bf16": (2, 2), "llama.cpp": (2,
 
 
 def step_bytes(folder: Path, engine: str, context: float) -> float:
-    """What a decode step must read: every weight once (a tied embedding whole, by lm_head), every key and value once."""
+    """What a decode step must read: every weight (a tied embedding whole, by lm_head), every key and value, once."""
     config = json.loads((folder / "config.json").read_text())
     weights = sum(f.stat().st_size for f in folder.glob("*.safetensors")) // 2  # the checkpoint is in bf16
     cached = 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * config["head_dim"] * context
