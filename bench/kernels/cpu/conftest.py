@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bench.environment import describe
 from bench.kernels.cpu.launch import THREADS, best, fma_peak, read_bandwidth
 
 _ROWS = pytest.StashKey[list[tuple[str, ...]]]()
@@ -63,3 +64,13 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     terminalreporter.section("CPU kernels")
     for row in table:
         terminalreporter.write_line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
+
+
+def pytest_benchmark_update_json(output_json: dict[str, Any]) -> None:
+    """`--benchmark-json FILE`: what was measured and on what, without pytest-benchmark's own record of the host."""
+    rows = [
+        {"kernel": b["name"].removeprefix("test_"), "quickest_s": b["stats"]["min"], **b["extra_info"]}
+        for b in output_json["benchmarks"]
+    ]
+    output_json.clear()
+    output_json.update({"command": "pytest bench/kernels/cpu --benchmark-only", **describe(), "kernels": rows})
