@@ -95,7 +95,8 @@ class FakeEngine:
             os._exit(7)
         if name == "stall":
             time.sleep(float(value))
-        self.waiting.append(Running(submit, trouble={name: float(value or 0)}))
+        trouble = {name: float(value)} if name in ("slow", "crash_after") else {}
+        self.waiting.append(Running(submit, trouble=trouble))
 
     def step(self) -> list[Token]:
         while self.waiting and len(self.running) < self.max_running:
