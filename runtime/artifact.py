@@ -15,7 +15,7 @@ from oi.runtime.errors import ArtifactError
 from oi.runtime.host_cpu import cpu_features
 from oi.runtime.manifest import FORMAT, Manifest
 
-__all__ = ["Artifact", "open_artifact"]
+__all__ = ["Artifact", "check_fits", "open_artifact"]
 
 _MEND = "compile it again: oi-compile models/qwen3.py"
 
@@ -88,6 +88,10 @@ def _check_machine(artifact: Artifact) -> None:
 
 
 def _check_files(artifact: Artifact) -> None:
+    manifest = artifact.manifest
+    for name in (manifest.library, *manifest.support, manifest.constants):
+        if name is not None and name not in manifest.files:
+            raise ArtifactError(f"the manifest at {artifact.folder} has no hash of {name!r}; {_MEND}")
     for name, expected in artifact.manifest.files.items():
         path = artifact.path(name)
         if not path.resolve().is_relative_to(artifact.folder.resolve()):
