@@ -13,11 +13,12 @@ serve: $(VENV)/serve.done  ## compile the bundled model (once) and serve it at h
 test: $(VENV)/test.done  ## pass all tests
 	$(BIN)/python -m pytest
 
-lint: $(VENV)/test.done  ## style, types, import rules
+lint: $(VENV)/test.done  ## style, types, import rules, the README's figures
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m tests.typecheck
 	$(BIN)/lint-imports
+	$(BIN)/python -m bench.report --check
 
 bench: $(VENV)/bench.done  ## microbenchmarks of every kernel this machine can run
 	$(BIN)/python -m pytest bench --benchmark-only

@@ -71,8 +71,6 @@ class Simd:
     """float32 elements of a vector register."""
     registers: int
     """Vector registers."""
-    l2_bytes: int = 512 * 1024
-    """Second-level cache of one core; blocks are sized to it."""
 
 
 @dataclass(frozen=True)

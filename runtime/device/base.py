@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Device"]
+__all__ = ["NUMPY_DTYPE", "Device", "io_shape"]
 
 
 class Device(Protocol):
