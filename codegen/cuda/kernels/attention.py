@@ -1,8 +1,9 @@
 """How the attention kernels are launched: pure functions of shapes. A step with both kinds of sequences runs both.
 
 Per step, once for all layers: `attention_decode_plan`, `attention_prefill_plan`. Per layer: `attention_decode` and
-`attention_prefill` (or `attention_prefill_hopper`), which write different rows of one result. The plans and lengths
-must be complete before a chain of dependent launches begins.
+`attention_prefill` (or `attention_prefill_hopper`), which write different rows of one result. The plans, the
+lengths and the page table's width are read before the wait for the launch before: they must be complete before a
+chain of dependent launches begins.
 """
 
 from __future__ import annotations

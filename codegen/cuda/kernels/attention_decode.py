@@ -1,7 +1,7 @@
 """y[t, h] = Σ_j softmax_j(scale · q[t, h]·k[j]) · v[j] for every sequence that has one query in this step.
 
-q bf16 [T, Q, D], kv bf16 [N, L, 2, K, B, D], query_starts, context_lens i32 [S], page_table i32 [S, P],
-plan of attention_decode_plan → y bf16 [T, Q, D]. Rows of other sequences are not touched.
+q bf16 [T, Q, D], kv bf16 [N, L, 2, K, B, D], query_starts, context_lens i32 [S], page_table i32 [S, W],
+table_width i32 [1] (W), plan of attention_decode_plan → y bf16 [T, Q, D]. Rows of other sequences are not touched.
 
 The G = Q/K query heads of a KV head are the rows of one product, so that keys and values are read once. Programs
 take equal shares of (sequence, head, block) units. A program that holds a whole (sequence, head) writes y; otherwise
@@ -12,7 +12,8 @@ adds them up in their order: the result does not depend on who comes last.
     stats f32 [2·PROGRAMS, 2, G]      their maxima (of scale·log2(e)·q·k) and denominators
     arrivals i32 [S·K]                zero before the first launch; each launch leaves it zero
 
-The plan and the lengths must be complete before the chain of dependent launches begins: they are read before the wait.
+Plan, lengths and table_width must be complete before the chain of dependent launches begins: they are read before it
+waits.
 Floor: 4·K·D bytes a token of context.
 """
 
@@ -20,7 +21,7 @@ import triton
 import triton.language as tl
 
 
-@triton.jit(do_not_specialize=["layer", "S", "P"])
+@triton.jit(do_not_specialize=["layer", "S"])
 def attention_decode(
     q_ptr,
     kv_ptr,
@@ -34,7 +35,7 @@ def attention_decode(
     arrivals_ptr,
     layer,
     S,
-    P,
+    table_width_ptr,
     SCALE: tl.constexpr,
     L: tl.constexpr,
     Q: tl.constexpr,
@@ -56,6 +57,7 @@ def attention_decode(
     is_head = (row < G)[:, None]
     PAGE: tl.constexpr = 2 * K * B * D  # of one layer
 
+    table_width = tl.load(table_width_ptr)
     share = tl.load(plan_ptr)
     align = tl.load(plan_ptr + 1)
     total = tl.load(plan_ptr + 2 + S)
@@ -80,7 +82,7 @@ def attention_decode(
         offset = query_start.to(tl.int64) * (Q * D) + (head * G + row)[:, None] * D + d[None, :]
         q = tl.load(q_ptr + offset, mask=is_head, other=0.0)
         head_kv_ptr = kv_ptr + layer.to(tl.int64) * PAGE + head * (B * D)
-        pages_ptr = page_table_ptr + s.to(tl.int64) * P
+        pages_ptr = page_table_ptr + s.to(tl.int64) * table_width
 
         maximum = tl.full([ROWS], float("-inf"), tl.float32)
         denominator = tl.zeros([ROWS], tl.float32)

@@ -1,7 +1,7 @@
 """y[t, h] = Σ_{j ≤ position of t} softmax_j(scale · q[t, h]·k[j]) · v[j] for sequences with two or more queries.
 
-q bf16 [T, Q, D], kv bf16 [N, L, 2, K, B, D], query_starts, query_lens, context_lens i32 [S], page_table i32 [S, P],
-plan of attention_prefill_plan → y bf16 [T, Q, D]. Rows of other sequences are not touched.
+q bf16 [T, Q, D], kv bf16 [N, L, 2, K, B, D], query_starts, query_lens, context_lens i32 [S], page_table i32 [S, W],
+table_width i32 [1] (W), plan of attention_prefill_plan → y bf16 [T, Q, D]. Rows of other sequences are not touched.
 
 The form for any GPU: pages are gathered through pointers. Hopper has a faster one, attention_prefill_hopper.
 A tile is TILE tokens × the G = Q/K heads that share a KV head (GP ≥ G rows a token). Programs take tiles in the
@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 
 
-@triton.jit(do_not_specialize=["layer", "P"])
+@triton.jit(do_not_specialize=["layer"])
 def attention_prefill(
     q_ptr,
     kv_ptr,
@@ -32,7 +32,7 @@ def attention_prefill(
     stats_ptr,
     arrivals_ptr,
     layer,
-    P,
+    table_width_ptr,
     SCALE: tl.constexpr,
     L: tl.constexpr,
     Q: tl.constexpr,
@@ -46,6 +46,8 @@ def attention_prefill(
 ):
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
+    table_width = tl.load(table_width_ptr)
+    if PDL:
         tl.extra.cuda.gdc_wait()
     G: tl.constexpr = Q // K
     GP: tl.constexpr = triton.next_power_of_2(G)
@@ -81,7 +83,7 @@ def attention_prefill(
                 offset = token[:, None] * (Q * D) + (head * G + row % GP)[:, None] * D + d[None, :]
                 q = tl.load(q_ptr + offset, mask=live, other=0.0)
                 head_kv_ptr = kv_ptr + layer.to(tl.int64) * PAGE + head * (B * D)
-                pages_ptr = page_table_ptr + s.to(tl.int64) * P
+                pages_ptr = page_table_ptr + s.to(tl.int64) * table_width
                 context_len = before + query_len
                 maximum = tl.full([ROWS], float("-inf"), tl.float32)
                 denominator = tl.zeros([ROWS], tl.float32)

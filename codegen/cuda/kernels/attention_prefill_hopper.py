@@ -65,7 +65,7 @@ def _produce(
     boxes,
     barriers,
     page_table_ptr,
-    P,
+    table_width,
     layer,
     L: gl.constexpr,
     K: gl.constexpr,
@@ -94,7 +94,7 @@ def _produce(
                 unit, plan_ptr, query_lens_ptr, context_lens_ptr, K * PER_HEAD, 2 * TOKENS, BLOCK
             )
             if begin < end:
-                pages_ptr = page_table_ptr + s.to(gl.int64) * P
+                pages_ptr = page_table_ptr + s.to(gl.int64) * table_width
                 last_page = (before + query_len - 1) // B
                 token = gl.load(query_starts_ptr + s) + first
                 mbarrier.wait(q_empty, (turns & 1) ^ 1)
@@ -294,7 +294,7 @@ def _consume(
                     gl.store(y_ptrs, y.to(gl.bfloat16), mask=live[:, None])
 
 
-@gluon.jit(do_not_specialize=["layer", "P"])
+@gluon.jit(do_not_specialize=["layer"])
 def attention_prefill_hopper(
     q_desc,
     kv_desc,
@@ -308,7 +308,7 @@ def attention_prefill_hopper(
     stats_ptr,
     arrivals_ptr,
     layer,
-    P,
+    table_width_ptr,
     SCALE: gl.constexpr,
     L: gl.constexpr,
     Q: gl.constexpr,
@@ -322,6 +322,8 @@ def attention_prefill_hopper(
 ):
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
+    table_width = gl.load(table_width_ptr)
+    if PDL:
         tl.extra.cuda.gdc_wait()
     G: gl.constexpr = Q // K
     HALVES: gl.constexpr = D // HALF
@@ -369,7 +371,7 @@ def attention_prefill_hopper(
                     boxes,
                     barriers,
                     page_table_ptr,
-                    P,
+                    table_width,
                     layer,
                     L,
                     K,

@@ -25,6 +25,7 @@ class AttentionCall:
     query_lens: torch.Tensor
     context_lens: torch.Tensor
     page_table: torch.Tensor
+    table_width: torch.Tensor
     layer: int
 
     @property
@@ -80,7 +81,7 @@ class DecodeLaunch:
             *self.scratch.values(),
             call.layer,
             call.sequences,
-            call.page_table.shape[1],
+            call.table_width,
             **config.constants(call.shape),
             PDL=self.pdl,
             num_warps=config.num_warps,
@@ -133,7 +134,7 @@ class PrefillLaunch:
             self.y,
             *self.scratch.values(),
             call.layer,
-            call.page_table.shape[1],
+            call.table_width,
             **config.constants(call.shape),
             PDL=self.pdl,
             num_warps=config.num_warps,

@@ -47,7 +47,9 @@ def make_call(
         return torch.tensor(values, dtype=torch.int32, device=device)
 
     starts = [sum(query_lens[:s]) for s in range(len(query_lens))]
-    return AttentionCall(q, kv, ints(starts), ints(query_lens), ints(context_lens), table, layer)
+    return AttentionCall(
+        q, kv, ints(starts), ints(query_lens), ints(context_lens), table, ints([table.shape[1]]), layer
+    )
 
 
 def reference(call: AttentionCall, *, decode: bool) -> tuple[torch.Tensor, torch.Tensor]:
