@@ -68,7 +68,7 @@ def compile_artifact(
         progress.step(name)
 
     progress.phase("passes", 1 + len(PIPELINE))
-    module = optimize(module, passed)
+    module = target.specialize(optimize(module, passed))
 
     progress.phase("memory plan", 1)
     lowered = lower_module(module, target, limits)
@@ -91,6 +91,7 @@ def compile_artifact(
             limits=limits,
             arena_bytes=lowered.arena_bytes,
             weights=_weights(lowered, model_file.checkpoint_names(config)),
+            weight_bytes=lowered.weight_bytes,
             programs=lowered.programs,
             files=describe_files(build),
             library=library.path,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from oi.codegen.errors import CompileError
 from oi.codegen.plan import ConstantPool, Plan, plan_memory
 from oi.codegen.target import Lowering, Target
+from oi.codegen.weights import place_weights
 from oi.ir.graph import Graph, Module, Node
 from oi.ir.ops import Constant, Reshape
 from oi.runtime.manifest import Launch, Limits, Program, Variant
@@ -23,6 +26,9 @@ class Lowered:
     """Symbol → the target's source, in order of first use."""
     constants: ConstantPool = field(default_factory=ConstantPool)
     arena_bytes: int = 0
+    weight_bytes: int = 0
+    neighbours: dict[tuple[str, ...], None] = field(default_factory=dict)
+    """Groups of weights that follow each other in memory, in order of first use."""
 
 
 def lower_module(module: Module, target: Target, limits: Limits) -> Lowered:
@@ -32,7 +38,22 @@ def lower_module(module: Module, target: Target, limits: Limits) -> Lowered:
         plan = plan_memory(graph, limits, lowered.constants)
         lowered.programs[name] = Program(buffers=plan.buffers, launches=_launches(graph, plan, target, lowered))
         lowered.arena_bytes = max(lowered.arena_bytes, plan.arena_bytes)
+    _place_weights(lowered)
     return lowered
+
+
+def _place_weights(lowered: Lowered) -> None:
+    """Give the weights of all programs their offsets in one block."""
+    weights = {
+        name: buffer
+        for program in lowered.programs.values()
+        for name, buffer in program.buffers.items()
+        if buffer.kind == "weight"
+    }
+    offsets, lowered.weight_bytes = place_weights(weights, lowered.neighbours)
+    for name, program in lowered.programs.items():
+        placed = {n: replace(b, offset=offsets[n]) if b.kind == "weight" else b for n, b in program.buffers.items()}
+        lowered.programs[name] = replace(program, buffers=placed)
 
 
 def _launches(graph: Graph, plan: Plan, target: Target, lowered: Lowered) -> list[Launch]:
@@ -44,6 +65,8 @@ def _launches(graph: Graph, plan: Plan, target: Target, lowered: Lowered) -> lis
         _check(node, lowering)
         for variant in lowering.variants:
             lowered.kernels.setdefault(variant.kernel, variant.source)
+        if lowering.neighbours:
+            lowered.neighbours[tuple(value.name for value in lowering.neighbours)] = None
         launches.append(_launch(node, lowering, plan))
     return launches
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from oi.ir.graph import Node
+from oi.ir.graph import Module, Node, Value
 from oi.ir.types import DType
 from oi.runtime import manifest
 from oi.runtime.errors import OiError
@@ -56,6 +56,8 @@ class Lowering:
     """By rising `max_rows`; the last one, and only that, has none."""
     scalars: tuple[int, ...] = ()
     """Attributes passed by value because otherwise equal nodes differ in them (layer)."""
+    neighbours: tuple[Value, ...] = ()
+    """Weights among the operands that the kernels read as one array: they follow each other in memory."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,9 @@ class Target(Protocol):
     @property
     def activations(self) -> DType:
         """Dtype of the activations between kernels."""
+
+    def specialize(self, module: Module) -> Module:
+        """The optimized module with the graphs that this target runs: as it is, or more of them."""
 
     def lower(self, node: Node) -> Lowering:
         """The kernels of a node of a final graph. `reshape` and `constant` are never asked for.

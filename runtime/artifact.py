@@ -13,7 +13,7 @@ import msgspec
 from oi.runtime.checkpoint import config_hash
 from oi.runtime.errors import ArtifactError
 from oi.runtime.host_cpu import cpu_features
-from oi.runtime.manifest import FORMAT, Manifest
+from oi.runtime.manifest import FORMAT, CudaMachine, Manifest
 
 __all__ = ["Artifact", "check_fits", "open_artifact"]
 
@@ -74,7 +74,10 @@ def _check_format(folder: Path, text: bytes) -> None:
 
 
 def _check_machine(artifact: Artifact) -> None:
+    """A CPU's features; which GPU there is, the device sees when it is opened."""
     target = artifact.manifest.target
+    if isinstance(target, CudaMachine):
+        return
     if target.arch != platform.machine():
         raise ArtifactError(
             f"the artifact at {artifact.folder} is for {target.arch}, this machine is {platform.machine()}; {_MEND}"

@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-FORMAT = 1
+FORMAT = 2
 """Raised with every change that makes older artifacts unreadable."""
 
 
@@ -18,16 +18,30 @@ class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pass
 
 
-class Target(_Record, frozen=True):
-    """What the kernels were built for."""
+class CpuMachine(_Record, frozen=True, tag="cpu", tag_field="kind"):
+    """Kernels in a shared library, for the machine's own CPU."""
 
-    kind: Literal["cpu"]
     arch: str
     """Machine name as `platform.machine()` gives it."""
     mcpu: str
     """LLVM's CPU name."""
     features: list[str]
     """CPU features (as in /proc/cpuinfo's flags) that the kernels use; the machine must have all."""
+
+    kind = "cpu"
+
+
+class CudaMachine(_Record, frozen=True, tag="cuda", tag_field="kind"):
+    """Cubins for an NVIDIA GPU; the library file is a `cuda_library.CudaLibrary`."""
+
+    arch: str
+    """Architecture of the cubins, like "sm_90"; the GPU's must be the same."""
+
+    kind = "cuda"
+
+
+Target = CpuMachine | CudaMachine
+"""What the kernels were built for."""
 
 
 class File(_Record, frozen=True):
@@ -81,7 +95,8 @@ class Buffer(_Record, frozen=True):
     dtype: Literal["f32", "bf16", "i32"]
     shape: list[int | str]
     offset: int = 0
-    """Bytes from the arena's start (kind arena), or from the constants file's start (kind constant)."""
+    """Bytes from the start of the arena, of the constants file or, where a device holds the weights in one block
+    (the CPU leaves them in the mapped checkpoint), of that block; 0 for other kinds."""
 
 
 class Variant(_Record, frozen=True):
@@ -120,8 +135,10 @@ class Manifest(_Record, frozen=True):
     """Bytes of scratch memory, shared by all programs (they never run at once)."""
     weights: dict[str, str]
     """Weight buffer name → tensor name in the checkpoint."""
+    weight_bytes: int
+    """Of the block of all weights."""
     programs: dict[str, Program]
-    """`forward`, `greedy`, `sample`, `log_probs`."""
+    """`forward`, `greedy`, `sample`, `log_probs`; for CUDA also `decode`: every sequence has one token."""
     files: dict[str, File]
     """Every file but the manifest, by path relative to the artifact."""
     library: str

@@ -35,7 +35,7 @@ from oi.codegen.cpu.kernels.swiglu_linear import swiglu_linear
 from oi.codegen.cpu.simd import Kernel, Simd
 from oi.codegen.target import KernelVariant, Library, Lowering, MissingKernel
 from oi.ir import ops
-from oi.ir.graph import Node, Value
+from oi.ir.graph import Module, Node, Value
 from oi.ir.types import DType, Sym
 from oi.runtime import manifest
 from oi.runtime.host_cpu import HostCpu, host_cpu
@@ -61,6 +61,9 @@ class CpuTarget:
     def activations(self) -> DType:
         return DType.F32
 
+    def specialize(self, module: Module) -> Module:
+        return module
+
     def lower(self, node: Node) -> Lowering:
         for value in node.results:
             if value.type.dtype is DType.BF16:
@@ -76,7 +79,7 @@ class CpuTarget:
         return build_library(cast("Mapping[str, Kernel]", kernels).values(), self.cpu.mcpu, folder, on_kernel)
 
     def manifest_target(self) -> manifest.Target:
-        return manifest.Target(kind="cpu", arch=self.cpu.arch, mcpu=self.cpu.mcpu, features=list(self.cpu.features))
+        return manifest.CpuMachine(arch=self.cpu.arch, mcpu=self.cpu.mcpu, features=list(self.cpu.features))
 
     def versions(self) -> dict[str, str]:
         return {

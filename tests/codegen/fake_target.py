@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from oi.codegen.target import KernelVariant, Library, Lowering
-from oi.ir.graph import Node
+from oi.ir.graph import Module, Node
 from oi.ir.op import Op
 from oi.ir.types import DType, Sym
 from oi.runtime import manifest
@@ -21,6 +21,9 @@ class FakeTarget:
     """Two variants of every kernel; their sources are the op, `layer` being passed by value."""
 
     activations: DType = DType.F32
+
+    def specialize(self, module: Module) -> Module:
+        return module
 
     def lower(self, node: Node) -> Lowering:
         op: Op = node.op
@@ -41,7 +44,7 @@ class FakeTarget:
 
     def manifest_target(self) -> manifest.Target:
         cpu = host_cpu()
-        return manifest.Target(kind="cpu", arch=cpu.arch, mcpu=cpu.mcpu, features=list(cpu.features))
+        return manifest.CpuMachine(arch=cpu.arch, mcpu=cpu.mcpu, features=list(cpu.features))
 
     def versions(self) -> dict[str, str]:
         return {"fake": "1"}

@@ -12,19 +12,20 @@ import pytest
 
 from oi.codegen.artifact import describe_files, write_folder
 from oi.codegen.errors import CompileError
-from oi.runtime.manifest import FORMAT, KvCache, Limits, Manifest, Model, Target
+from oi.runtime.manifest import FORMAT, CpuMachine, KvCache, Limits, Manifest, Model
 
 
 def manifest(folder: Path, name: str = "test") -> Manifest:
     return Manifest(
         format=FORMAT,
         built_by={"who": name},
-        target=Target("cpu", "x86_64", "x86-64", []),
+        target=CpuMachine("x86_64", "x86-64", []),
         model=Model("Qwen3ForCausalLM", "0" * 64, 10, 4, 8, 100),
         kv=KvCache(1, 1, 4, 16, "f32"),
         limits=Limits(1, 1, 1),
         arena_bytes=0,
         weights={},
+        weight_bytes=0,
         programs={},
         files=describe_files(folder),
         library="kernels.so",
