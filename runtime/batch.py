@@ -61,7 +61,8 @@ class Batch:
     """All arrays are contiguous, of exactly these shapes, and this step's own."""
 
     tokens: NDArray[np.int32]
-    """[T]"""
+    """[T]. One below 0 is not known yet: -1 - r stands for the token that row r (an index into `rows`) of the step
+    started just before draws. Only for runners that overlap; the device puts it in."""
     positions: NDArray[np.int32]
     """[T]"""
     slots: NDArray[np.int32]

@@ -4,27 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from time import perf_counter
-from typing import TYPE_CHECKING, Protocol
 
-from oi.runtime.batch import Batch, Scheduled, build_batch
+from oi.runtime.batch import Scheduled, build_batch
 from oi.runtime.messages import Stats, StepDone, Submit, Token
+from oi.runtime.runner import Runner, StepResult
 from oi.runtime.scheduler import Scheduler
 from oi.runtime.sequence import Sequence
 
-if TYPE_CHECKING:
-    from oi.runtime.step import Geometry, StepResult
-
-__all__ = ["Engine", "Runner"]
-
-
-class Runner(Protocol):
-    """What the engine asks of a device: step.StepRunner, or a test's stand-in."""
-
-    @property
-    def geometry(self) -> Geometry: ...
-
-    def run(self, batch: Batch) -> StepResult:
-        """Compute all tokens of the batch and draw one for each of its rows (there may be none)."""
+__all__ = ["Engine"]
 
 
 class Engine:
@@ -53,7 +40,7 @@ class Engine:
         """Run one step; there must be work. Raises what the runner raises, after which the engine is of no use."""
         started = perf_counter()
         schedule = self.scheduler.schedule()
-        result = self._runner.run(build_batch(schedule, self._page_size))
+        result = self._runner.finish(self._runner.start(build_batch(schedule, self._page_size)))
         tokens = self._take(schedule, result)
         self._step_seconds = perf_counter() - started
         return StepDone(tokens, self.stats())

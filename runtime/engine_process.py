@@ -21,10 +21,11 @@ from time import monotonic
 import msgspec
 
 from oi.runtime.channel import Channel, ChannelClosed
-from oi.runtime.engine import Engine, Runner
+from oi.runtime.engine import Engine
 from oi.runtime.engine_settings import EngineSettings
 from oi.runtime.errors import OiError, RequestError
 from oi.runtime.messages import Abort, Failed, Fatal, Ready, Shutdown, StepDone, Submit
+from oi.runtime.runner import Runner
 
 __all__ = ["main", "ready", "serve"]
 

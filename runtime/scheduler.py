@@ -18,17 +18,14 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from oi.runtime.batch import Scheduled
 from oi.runtime.errors import RequestError
+from oi.runtime.geometry import Geometry
 from oi.runtime.kv import PagedKv
 from oi.runtime.messages import Submit
 from oi.runtime.sampling import check_sampling, most_edits
 from oi.runtime.sequence import Sequence
-
-if TYPE_CHECKING:
-    from oi.runtime.step import Geometry
 
 __all__ = ["Counters", "Scheduler"]
 

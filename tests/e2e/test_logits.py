@@ -104,7 +104,7 @@ def logits_of(runner: StepRunner, prompts: list[np.ndarray], chunks: list[list[i
             want_logprobs=False,
         )
         runner.device.write("logits", np.full(len(flat) * runner.geometry.vocab_size, np.nan, np.float32))
-        runner.run(batch)
+        runner.finish(runner.start(batch))
         logits = runner.device.read("logits", {"R": len(flat)}).copy()
         for j, i in enumerate(active):
             out[i].append(logits[starts[j] : starts[j + 1]])

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oi.runtime.batch import Batch, SampleInputs
+from oi.runtime.geometry import Geometry
 from oi.runtime.messages import SamplingParams
+from oi.runtime.runner import StepResult
 from oi.runtime.sampling import LogitEdits, uniform
-from oi.runtime.step import Geometry, StepResult
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
@@ -71,11 +72,13 @@ def expected_tokens(prompt: list[int], params: SamplingParams, max_tokens: int, 
 class FakeRunner:
     """Keeps a paged memory of K/V as a device would, and finds every context through the page table only."""
 
+    overlaps = False
+
     def __init__(self, geometry: Geometry) -> None:
         self.geometry = geometry
         self._memory = np.full(geometry.pages * geometry.page_size, 0xDEAD, np.uint64)
 
-    def run(self, batch: Batch) -> StepResult:
+    def start(self, batch: Batch) -> StepResult:
         self._check(batch)
         for s in range(len(batch.query_starts)):
             self._compute(batch, s)
@@ -88,6 +91,9 @@ class FakeRunner:
             return StepResult(tokens)
         top = np.tile(np.arange(20, dtype=np.int32), (len(tokens), 1))
         return StepResult(tokens, -tokens.astype(np.float32), top, -top.astype(np.float32))
+
+    def finish(self, handle: StepResult) -> StepResult:
+        return handle
 
     def _compute(self, batch: Batch, s: int) -> None:
         page_size = self.geometry.page_size

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from oi.runtime.engine import Engine
 from oi.runtime.errors import RequestError
+from oi.runtime.geometry import Geometry
 from oi.runtime.messages import SamplingParams, StepDone, Submit, Token
-from oi.runtime.step import Geometry
 from tests.runtime.fake_runner import FakeRunner, expected_tokens
 
 VOCAB = 7
@@ -200,7 +200,7 @@ def test_a_seeded_request_is_the_same_beside_others_and_another_seed_differs() -
 
 def test_a_failing_step_is_not_hidden() -> None:
     class Broken(FakeRunner):
-        def run(self, batch: object) -> object:  # type: ignore[override]
+        def start(self, batch: object) -> object:  # type: ignore[override]
             raise RuntimeError("kernel failed")
 
     engine = Engine(Broken(ROOMY))  # type: ignore[arg-type]

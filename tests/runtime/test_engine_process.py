@@ -23,16 +23,17 @@ VOCAB = 50
 FAKE = f"""
 import sys
 import oi.runtime.step as step
+from oi.runtime.geometry import Geometry
 from oi.runtime.engine_process import main
 from tests.runtime.fake_runner import FakeRunner
 
 class Runner(FakeRunner):
-    def run(self, batch):
+    def start(self, batch):
         if (batch.tokens[0], batch.positions[0]) == (13, 0):
             raise RuntimeError("kernel failed")
-        return super().run(batch)
+        return super().start(batch)
 
-step.open_runner = lambda settings: Runner(step.Geometry(4000, 4, 32, 64, 4000, 4, {VOCAB}))
+step.open_runner = lambda settings: Runner(Geometry(4000, 4, 32, 64, 4000, 4, {VOCAB}))
 sys.exit(main(sys.argv[1:]))
 """
 SETTINGS = msgspec.json.encode(EngineSettings(artifact="/nowhere", checkpoint="/nowhere")).decode()

@@ -12,10 +12,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from oi.runtime.batch import Scheduled
 from oi.runtime.errors import RequestError
+from oi.runtime.geometry import Geometry
 from oi.runtime.messages import SamplingParams, Submit
 from oi.runtime.scheduler import Scheduler
 from oi.runtime.sequence import Sequence
-from oi.runtime.step import Geometry
 
 GEOMETRY = Geometry(
     max_model_len=20, max_num_seqs=4, max_step_tokens=6, max_edits=8, pages=12, page_size=2, vocab_size=4
