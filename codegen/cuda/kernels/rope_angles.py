@@ -11,9 +11,12 @@ import triton.language as tl
 def rope_angles(positions_ptr, inv_freq_ptr, y_ptr, HALF: tl.constexpr, SCALE: tl.constexpr, PDL: tl.constexpr):
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
-        tl.extra.cuda.gdc_wait()
     row = tl.program_id(0).to(tl.int64)
     pair = tl.arange(0, HALF)
     angle = tl.load(positions_ptr + row).to(tl.float32) * tl.load(inv_freq_ptr + pair)
-    tl.store(y_ptr + row * 2 * HALF + pair, SCALE * tl.cos(angle))
-    tl.store(y_ptr + row * 2 * HALF + HALF + pair, SCALE * tl.sin(angle))
+    cos = SCALE * tl.cos(angle)
+    sin = SCALE * tl.sin(angle)
+    if PDL:
+        tl.extra.cuda.gdc_wait()
+    tl.store(y_ptr + row * 2 * HALF + pair, cos)
+    tl.store(y_ptr + row * 2 * HALF + HALF + pair, sin)

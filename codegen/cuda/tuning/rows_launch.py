@@ -43,8 +43,17 @@ def add_rms_norm(
     add_rms_norm_kernel[(len(x),)](x, residual, weight, z, y, **_width(x), EPS=EPS, **_options(pdl, warps))
 
 
-def embedding(tokens: torch.Tensor, table: torch.Tensor, y: torch.Tensor, pdl: bool = False, warps: int = 8) -> None:
-    embedding_kernel[(len(tokens),)](tokens, table, y, **_width(table), **_options(pdl, warps))
+def embedding(
+    tokens: torch.Tensor,
+    table: torch.Tensor,
+    y: torch.Tensor,
+    sampled: torch.Tensor | None = None,
+    pdl: bool = False,
+    warps: int = 8,
+) -> None:
+    """`sampled` may be missing where no token is negative."""
+    sampled = tokens if sampled is None else sampled
+    embedding_kernel[(len(tokens),)](tokens, sampled, table, y, **_width(table), **_options(pdl, warps))
 
 
 def select_rows(x: torch.Tensor, rows: torch.Tensor, y: torch.Tensor, pdl: bool = False, warps: int = 8) -> None:

@@ -21,3 +21,13 @@ def test_rows_are_copied(rows: int, width: int) -> None:
         y = torch.full((rows, width), torch.nan, device=DEVICE, dtype=DTYPE)
         gather(y)
         assert torch.equal(y, table[picked.long()])
+
+
+def test_a_negative_token_is_what_its_row_drew_before() -> None:
+    table = torch.randn(50, 256, device=DEVICE, dtype=DTYPE)
+    sampled = torch.randint(0, 50, (4,), device=DEVICE, dtype=torch.int32)
+    tokens = torch.tensor([7, -1, -4, 0, -2], device=DEVICE, dtype=torch.int32)
+    y = torch.full((5, 256), torch.nan, device=DEVICE, dtype=DTYPE)
+    embedding(tokens, table, y, sampled)
+    expected = [7, int(sampled[0]), int(sampled[3]), 0, int(sampled[1])]
+    assert torch.equal(y, table[expected])

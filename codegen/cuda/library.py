@@ -1,0 +1,113 @@
+"""Compiled kernels and recipes → the library's files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from oi.codegen.cuda.aot import Cubin, compile_all
+from oi.codegen.cuda.arch import Arch
+from oi.codegen.cuda.source import CallSource, KernelSource, NodeSource, TensorMap, largest
+from oi.codegen.target import Library
+from oi.runtime.cuda_library import Buckets, Call, CudaLibrary, Descriptor, Int, Kernel, Param, Recipe
+
+__all__ = ["LIBRARY", "build_library"]
+
+LIBRARY, KERNELS = "library.json", "kernels"
+
+
+def build_library(
+    nodes: Mapping[str, NodeSource], buckets: Buckets, arch: Arch, folder: Path, on_node: Callable[[str], None]
+) -> Library:
+    """Compile what the nodes (symbol → source) need and write it to `folder`. Raises CompileError."""
+    sources = list(dict.fromkeys(source for node in nodes.values() for source in _kernels(node)))
+    names = _unique_names(sources)
+    cubins: dict[KernelSource, Cubin] = {}
+    waiting = {symbol: set(_kernels(node)) for symbol, node in nodes.items()}
+    (folder / KERNELS).mkdir()
+    for source, cubin in compile_all(sources, arch):
+        cubins[source] = cubin
+        (folder / _file(names[source])).write_bytes(cubin.image)
+        for symbol in [symbol for symbol, missing in waiting.items() if not missing - cubins.keys()]:
+            del waiting[symbol]
+            on_node(symbol)
+    library = CudaLibrary(
+        buckets=buckets,
+        kernels={names[source]: _kernel(names[source], cubins[source]) for source in sources},
+        recipes={symbol: _recipe(node, names, cubins) for symbol, node in nodes.items()},
+        scratch=largest(need for node in nodes.values() for need in node.scratch if need[1]),
+        defaults=sorted({node.default for node in nodes.values() if node.default is not None}),
+    )
+    (folder / LIBRARY).write_bytes(msgspec.json.format(msgspec.json.encode(library)) + b"\n")
+    return Library(LIBRARY)
+
+
+def _kernels(node: NodeSource) -> Iterable[KernelSource]:
+    return (call.kernel for call in (*node.prologue, *node.calls))
+
+
+def _unique_names(sources: Iterable[KernelSource]) -> dict[KernelSource, str]:
+    names: dict[KernelSource, str] = {}
+    taken: set[str] = set()
+    for source in sources:
+        name, count = source.symbol, 1
+        while name in taken:
+            count += 1
+            name = f"{source.symbol}-{count}"
+        taken.add(name)
+        names[source] = name
+    return names
+
+
+def _file(name: str) -> str:
+    return f"{KERNELS}/{name}.cubin"
+
+
+def _kernel(name: str, cubin: Cubin) -> Kernel:
+    return Kernel(
+        file=_file(name),
+        entry=cubin.entry,
+        threads=cubin.threads,
+        shared_bytes=cubin.shared_bytes,
+        pdl=cubin.waits,
+    )
+
+
+def _recipe(node: NodeSource, names: Mapping[KernelSource, str], cubins: Mapping[KernelSource, Cubin]) -> Recipe:
+    def made(calls: Iterable[CallSource]) -> list[Call]:
+        return [Call(names[c.kernel], c.grid, _params(c, cubins[c.kernel])) for c in calls]
+
+    return Recipe(calls=made(node.calls), prologue=made(node.prologue))
+
+
+def _params(call: CallSource, cubin: Cubin) -> list[Param]:
+    """With the Ints that follow each descriptor: its shape (i32) and strides (i64)."""
+    params: list[Param] = []
+    boxes = iter(cubin.boxes)
+    for param in call.params:
+        if not isinstance(param, TensorMap):
+            params.append(param)
+            continue
+        compiled = next(boxes)
+        params.append(
+            Descriptor(
+                arg=param.arg,
+                shape=list(param.shape),
+                box=list(compiled.box),
+                swizzle=compiled.swizzle,
+                pages=param.pages,
+            )
+        )
+        params += [Int(size) for size in param.shape]
+        params += [Int(stride, bits=64) for stride in _dense_strides(param.shape)]
+    return params
+
+
+def _dense_strides(shape: tuple[int, ...]) -> list[int]:
+    """In elements, of a row-major array."""
+    strides = [1]
+    for size in reversed(shape[1:]):
+        strides.insert(0, strides[0] * size)
+    return strides
