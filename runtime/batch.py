@@ -1,6 +1,6 @@
 """From a schedule to the arrays of one step. Names and shapes are those of docs/architecture.md.
 
-T tokens, S sequences, R rows sampled, P pages of the longest context, E logit edits.
+T tokens, S sequences, R rows sampled, P pages of the longest page table, E logit edits.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oi.runtime.sampling import uniform
-from oi.runtime.sequence import Sequence
+from oi.runtime.sequence import DRAW, Sequence
 
 __all__ = ["Batch", "SampleInputs", "Scheduled", "build_batch"]
 
@@ -87,8 +87,7 @@ def build_batch(schedule: SequenceOf[Scheduled], page_size: int) -> Batch:
     computed = np.array([part.sequence.computed for part in schedule], np.int32)
     query_lens = np.array([part.num_tokens for part in schedule], np.int32)
     query_starts = np.cumsum(query_lens, dtype=np.int32) - query_lens
-    context_lens = computed + query_lens
-    page_table = _page_table(schedule, context_lens, page_size)
+    page_table = _page_table(schedule)
 
     owner = np.repeat(np.arange(len(schedule), dtype=np.int32), query_lens)
     positions = np.arange(len(owner), dtype=np.int32) + (computed - query_starts)[owner]
@@ -101,7 +100,7 @@ def build_batch(schedule: SequenceOf[Scheduled], page_size: int) -> Batch:
         slots=page_table[owner, page] * np.int32(page_size) + offset,
         query_starts=query_starts,
         query_lens=query_lens,
-        context_lens=context_lens,
+        context_lens=computed + query_lens,
         page_table=page_table,
         rows=(query_starts + query_lens - 1)[samples],
         sampling=_sample_inputs(drawn),
@@ -112,37 +111,39 @@ def build_batch(schedule: SequenceOf[Scheduled], page_size: int) -> Batch:
 def _tokens(schedule: SequenceOf[Scheduled]) -> NDArray[np.int32]:
     tokens = array("i")
     for sequence, num_tokens, _ in schedule:
-        tokens.extend(sequence.tokens[sequence.computed : sequence.computed + num_tokens])
+        known = sequence.tokens[sequence.computed : sequence.computed + num_tokens]
+        tokens.extend(known)
+        if len(known) < num_tokens:
+            tokens.append(-1 - sequence.row)
     return np.frombuffer(tokens, np.int32)
 
 
-def _page_table(schedule: SequenceOf[Scheduled], context_lens: NDArray[np.int32], page_size: int) -> NDArray[np.int32]:
-    """Each row holds the pages of the context after this step, shared ones in every row that reads them."""
-    lens = (-(-context_lens // page_size)).tolist()
-    width = max(lens)
-    padding = array("i", [_NO_PAGE]) * width
-    table = array("i")
-    for part, num_pages in zip(schedule, lens, strict=True):
-        table.extend(part.sequence.table.pages[:num_pages])
-        table.extend(padding[num_pages:])
-    return np.frombuffer(table, np.int32).reshape(len(lens), width)
+def _page_table(schedule: SequenceOf[Scheduled]) -> NDArray[np.int32]:
+    """Each row holds all pages of a sequence, shared ones in every row that reads them."""
+    pages = [part.sequence.table.pages for part in schedule]
+    lens = np.array([len(p) for p in pages], np.int32)
+    width = int(lens.max())
+    table = np.full((len(pages), width), _NO_PAGE, np.int32)
+    table[np.arange(width, dtype=np.int32) < lens[:, None]] = np.frombuffer(b"".join(pages), np.int32)
+    return table
 
 
 def _sample_inputs(drawn: list[Sequence]) -> SampleInputs | None:
-    if all(sequence.greedy and not sequence.num_edits for sequence in drawn):
-        return None
-    params = [sequence.sampling for sequence in drawn]
+    draws = np.frombuffer(b"".join([sequence.draw for sequence in drawn]), DRAW)
     edits = [sequence.edits for sequence in drawn if sequence.edits is not None]
-    lens = np.array([sequence.num_edits for sequence in drawn], np.int32)
+    if not any(edits) and not draws["temperature"].any():
+        return None
+    edit_lens = np.array([sequence.num_edits for sequence in drawn], np.int32)
+    lengths = np.array([sequence.length for sequence in drawn], np.int32)
     return SampleInputs(
-        edit_starts=np.cumsum(lens, dtype=np.int32) - lens,
-        edit_lens=lens,
+        edit_starts=np.cumsum(edit_lens, dtype=np.int32) - edit_lens,
+        edit_lens=edit_lens,
         edit_tokens=np.concatenate([e.tokens for e in edits] or [np.empty(0, np.int32)]),
         edit_scale=np.concatenate([e.scale for e in edits] or [np.empty(0, np.float32)]),
         edit_add=np.concatenate([e.add for e in edits] or [np.empty(0, np.float32)]),
-        temperature=np.array([0.0 if s.greedy else s.sampling.temperature for s in drawn], np.float32),
-        top_k=np.array([p.top_k for p in params], np.int32),
-        top_p=np.array([p.top_p for p in params], np.float32),
-        min_p=np.array([p.min_p for p in params], np.float32),
-        uniform=uniform([p.seed for p in params], [len(sequence) for sequence in drawn]),
+        temperature=draws["temperature"].copy(),
+        top_k=draws["top_k"].copy(),
+        top_p=draws["top_p"].copy(),
+        min_p=draws["min_p"].copy(),
+        uniform=uniform(draws["seed"], lengths),
     )

@@ -1,17 +1,32 @@
-"""The engine: schedule → run → postprocess. One step after the other, on one thread, with no clock but a stopwatch."""
+"""The engine: schedule → start → finish → take the tokens. On one thread, with no clock but a stopwatch.
+
+Where steps overlap, the next one is scheduled and started before this one is finished (docs/architecture.md, "Steps in
+flight"); else each is finished before the next is started. That number is all that differs.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from time import perf_counter
+from typing import NamedTuple
 
-from oi.runtime.batch import Scheduled, build_batch
+from oi.runtime.batch import build_batch
 from oi.runtime.messages import Stats, StepDone, Submit, Token
-from oi.runtime.runner import Runner, StepResult
+from oi.runtime.runner import Handle, Runner, StepResult
 from oi.runtime.scheduler import Scheduler
 from oi.runtime.sequence import Sequence
 
 __all__ = ["Engine"]
+
+
+class _Flight(NamedTuple):
+    """A step that was started and is not finished."""
+
+    handle: Handle
+    drawing: list[Sequence]
+    """By row."""
+    began: float
 
 
 class Engine:
@@ -21,12 +36,17 @@ class Engine:
         self._runner = runner
         self._page_size = runner.geometry.page_size
         self.scheduler = Scheduler(runner.geometry)
+        self._in_flight: deque[_Flight] = deque()
+        self._most_in_flight = 2 if runner.overlaps else 1
         self._generated = 0
         self._step_seconds = 0.0
+        self._finished = 0.0
+        """When the last step was finished."""
 
     @property
     def has_work(self) -> bool:
-        return self.scheduler.has_work
+        """Whether there is something to compute, or to finish."""
+        return bool(self._in_flight) or self.scheduler.has_work
 
     def submit(self, request: Submit) -> None:
         """Queue a sequence. Raises RequestError where it cannot run; the others are undisturbed."""
@@ -37,29 +57,41 @@ class Engine:
             self.scheduler.abort(id_)
 
     def step(self) -> StepDone:
-        """Run one step; there must be work. Raises what the runner raises, after which the engine is of no use."""
-        started = perf_counter()
-        schedule = self.scheduler.schedule()
-        result = self._runner.finish(self._runner.start(build_batch(schedule, self._page_size)))
-        tokens = self._take(schedule, result)
-        self._step_seconds = perf_counter() - started
+        """Start what may be started and finish the oldest step; there must be work.
+
+        Raises what the runner raises, after which the engine is of no use.
+        """
+        while len(self._in_flight) < self._most_in_flight and self._start():
+            pass
+        handle, drawing, began = self._in_flight.popleft()
+        tokens = self._take(drawing, self._runner.finish(handle))
+        now = perf_counter()
+        self._step_seconds = now - max(began, self._finished)
+        self._finished = now
         return StepDone(tokens, self.stats())
 
-    def _take(self, schedule: list[Scheduled], result: StepResult) -> list[Token]:
-        for part in schedule:
-            self.scheduler.computed(part)
-        drawn = [part.sequence for part in schedule if part.samples]
-        return [self._append(sequence, result, row) for row, sequence in enumerate(drawn)]
+    def _start(self) -> bool:
+        """Whether there was a step to start."""
+        began = perf_counter()
+        schedule = self.scheduler.schedule()
+        if not schedule:
+            return False
+        handle = self._runner.start(build_batch(schedule, self._page_size))
+        self._in_flight.append(_Flight(handle, self.scheduler.started(schedule), began))
+        return True
 
-    def _append(self, sequence: Sequence, result: StepResult, row: int) -> Token:
-        token = int(result.tokens[row])
-        finish = sequence.append(token)
-        if finish is not None:
-            self.scheduler.finish(sequence)
-        self._generated += 1
-        logprob, top = _log_probs(result, row, sequence.logprobs)
-        first = sequence.num_generated == 1
-        return Token(sequence.id, token, finish, logprob, top, sequence.cached if first else None)
+    def _take(self, drawing: list[Sequence], result: StepResult) -> list[Token]:
+        taken = []
+        for row, (sequence, token) in enumerate(zip(drawing, result.tokens.tolist(), strict=True)):
+            if sequence.ended:  # by a stop token or an abort, with this step in flight
+                continue
+            cached = sequence.cached if len(sequence.tokens) == sequence.prompt_len else None
+            finish = sequence.append(token)
+            if finish is not None:
+                self.scheduler.finish(sequence)
+            taken.append(Token(sequence.id, token, finish, *_log_probs(result, row, sequence.logprobs), cached))
+        self._generated += len(taken)
+        return taken
 
     def stats(self) -> Stats:
         scheduler, counters = self.scheduler, self.scheduler.counters

@@ -39,12 +39,12 @@ def philox4x32(counter: NDArray[np.uint32], key: NDArray[np.uint32]) -> NDArray[
     return np.stack([even, odd], axis=1).reshape(4, -1).astype(np.uint32)
 
 
-def uniform(seeds: list[int], positions: list[int]) -> NDArray[np.float32]:
-    """f32[n] in [0, 1), one for each (64-bit seed, position of the token to draw in its sequence)."""
-    key = np.array([seed & 0xFFFFFFFFFFFFFFFF for seed in seeds], np.uint64)
+def uniform(seeds: NDArray[np.uint64], positions: NDArray[np.int32]) -> NDArray[np.float32]:
+    """f32[n] in [0, 1), one for each (seed, position of the token to draw in its sequence)."""
     counter = np.zeros((4, len(positions)), np.uint32)
     counter[0] = positions
-    words: NDArray[np.uint32] = philox4x32(counter, np.stack([key & 0xFFFFFFFF, key >> 32]).astype(np.uint32))[0]
+    key = np.stack([seeds & np.uint64(0xFFFFFFFF), seeds >> np.uint64(32)]).astype(np.uint32)
+    words: NDArray[np.uint32] = philox4x32(counter, key)[0]
     draws: NDArray[np.float32] = np.ldexp((words >> np.uint32(8)).astype(np.float32), -24)
     return draws
 
@@ -60,6 +60,8 @@ class LogitEdits:
         biased = list(params.logit_bias)
         repeated = set(prompt) if params.repetition_penalty != 1.0 else set()
         tokens = [*biased, *repeated.difference(biased)]
+        self.counts_tokens = _penalises(params)
+        """Whether tokens generated change the edits."""
         self._params = params
         self._place = {token: i for i, token in enumerate(tokens)}
         self._generated: Counter[int] = Counter()
@@ -88,7 +90,7 @@ class LogitEdits:
     def count(self, token: int) -> None:
         """`token` was generated."""
         params = self._params
-        if not _penalises(params):
+        if not self.counts_tokens:
             return
         self._generated[token] += 1
         place = self._place.setdefault(token, len(self._place))

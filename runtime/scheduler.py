@@ -9,6 +9,9 @@ first served, and a preempted sequence is always the youngest running one, which
   sequence that runs then. It gets its own at once, so a prefill never stops half-way for lack of pages.
 * A running sequence that needs a page when there is none preempts the youngest. A preempted sequence keeps its
   tokens and edits; its full pages stay in the prefix cache, so most of it is found again when it returns.
+* With steps in flight a sequence may wait for its own draw: when its penalties need the token (it sits out one step;
+  where a quarter or more of the running ones would, an eighth or more of the tokens, everyone waits, which costs the
+  device the host's time only). A sequence whose last draw is started leaves at once.
 * This cannot deadlock: a sequence that could not run alone is refused when it is submitted, so the oldest always
   finds pages. It cannot thrash: for pages to run out after an admission, some sequence must take its second page
   since, so whoever is admitted stays for at least `page_size` steps.
@@ -82,38 +85,56 @@ class Scheduler:
             self.finish(sequence)
 
     def schedule(self) -> list[Scheduled]:
-        """The next step; never empty while there is work. Every running sequence has pages for its part."""
-        self.counters.steps += 1
-        budget = _Budget(self._geometry.max_step_tokens, self._geometry.max_edits)
+        """The next step. Every running sequence has pages for its part.
+
+        Empty only without work, or where all that could be done needs tokens that steps in flight draw.
+        """
         self._grow_tables()
-        decodes = [sequence for sequence in self.running if sequence.remaining == 1]
-        prefills = [sequence for sequence in self.running if sequence.remaining > 1]
-        # Whoever lacked edits in the last step comes first in this one; in general all are equal and keep their order.
-        decodes.sort(key=lambda sequence: sequence.last_step)
-        parts = [self._part(sequence, budget) for sequence in (*decodes, *prefills)]
+        decodes, edited, prefills, stalled = self._sort_running()
+        if 4 * stalled >= max(1, len(self.running)):
+            return []
+        budget = _Budget(self._geometry.max_step_tokens - len(decodes), self._geometry.max_edits)
+        parts = [Scheduled(sequence, 1, True) for sequence in decodes]
+        parts += [self._part(sequence, budget) for sequence in (*edited, *prefills)]
         while (sequence := self._admit(budget)) is not None:
             parts.append(self._part(sequence, budget))
         return [part for part in parts if part.num_tokens]
 
-    def computed(self, part: Scheduled) -> None:
-        """A scheduled part was run: its K/V is in the cache, and pages that it filled may be shared."""
-        sequence, start = part.sequence, part.sequence.computed
-        sequence.computed += part.num_tokens
-        of_prompt = min(sequence.computed, sequence.prompt_len)
-        self.counters.prompt_tokens += max(0, of_prompt - max(sequence.prompt_computed, start))
-        sequence.prompt_computed = max(sequence.prompt_computed, of_prompt)
-        self.kv.seal(sequence.table, sequence.tokens, sequence.computed)
+    def started(self, schedule: list[Scheduled]) -> list[Sequence]:
+        """The schedule's step was started; returns the sequences that draw, by row.
+
+        Every later step finds the K/V of this one in the cache, so pages that it fills may be shared.
+        """
+        self.counters.steps += 1
+        page_size = self.kv.page_size
+        drawing: list[Sequence] = []
+        for sequence, num_tokens, samples in schedule:
+            if sequence.prompt_computed < sequence.prompt_len:
+                self._count_prompt(sequence, num_tokens)
+            sequence.computed += num_tokens
+            if sequence.computed >= (sequence.table.sealed + 1) * page_size:
+                self.kv.seal(sequence.table, sequence.tokens, sequence.num_known)
+            if samples:
+                sequence.row = len(drawing)
+                sequence.length += 1
+                drawing.append(sequence)
+                if sequence.length == sequence.limit:
+                    self._retire(sequence)
+        return drawing
 
     def finish(self, sequence: Sequence) -> None:
         """The sequence has ended: forget it and free its pages."""
+        sequence.ended = True
         del self._by_id[sequence.id]
-        (self.running if sequence in self.running else self.waiting).remove(sequence)
-        self.kv.release(sequence.table)
+        if sequence.length < sequence.limit:
+            (self.running if sequence in self.running else self.waiting).remove(sequence)
+            self._give_up_pages(sequence)
 
     def check(self) -> None:
         """Raises AssertionError where pages are not conserved or the queues are not in order."""
         self.kv.check(sequence.table for sequence in self._by_id.values())
-        assert [*self.running, *self.waiting] == list(self._by_id.values()), "not in order of arrival"
+        unretired = [sequence for sequence in self._by_id.values() if sequence.length < sequence.limit]
+        assert [*self.running, *self.waiting] == unretired, "not in order of arrival"
         assert all(not sequence.table.pages and not sequence.computed for sequence in self.waiting)
         assert len(self.running) <= self._max_running
 
@@ -122,19 +143,54 @@ class Scheduler:
 
         Who gave them up is not admitted in the same step: the pages that it let go were too few to stay with.
         """
-        i = 0
+        i, page_size = 0, self.kv.page_size
         while i < len(self.running):
             sequence = self.running[i]
-            if self.kv.extend(sequence.table, len(sequence)):
+            if sequence.length <= len(sequence.table.pages) * page_size or self.kv.extend(
+                sequence.table, sequence.length
+            ):
                 i += 1
             else:
                 self._preempt(self.running.pop())
 
+    def _sort_running(self) -> tuple[list[Sequence], list[Sequence], list[Sequence], int]:
+        """Who runs, by what the next step can do for it: decode, decode with edits, or prefill; and how many stall."""
+        decodes: list[Sequence] = []
+        edited: list[Sequence] = []
+        prefills: list[Sequence] = []
+        stalled = 0
+        for sequence in self.running:
+            if sequence.length - sequence.computed > 1:
+                prefills.append(sequence)
+            elif sequence.edits is None:
+                decodes.append(sequence)
+            elif sequence.stalled:
+                stalled += 1
+            else:
+                edited.append(sequence)
+        # Whoever lacked edits in the last step comes first in this one; in general all are equal and keep their order.
+        edited.sort(key=lambda sequence: sequence.last_step)
+        return decodes, edited, prefills, stalled
+
     def _preempt(self, sequence: Sequence) -> None:
         self.counters.preemptions += 1
-        self.kv.release(sequence.table)
+        self._give_up_pages(sequence)
         sequence.computed = 0
         self.waiting.appendleft(sequence)
+
+    def _retire(self, sequence: Sequence) -> None:
+        """Its last draw is in flight: no later step needs its place and its pages."""
+        self.running.remove(sequence)
+        self._give_up_pages(sequence)
+
+    def _give_up_pages(self, sequence: Sequence) -> None:
+        self.kv.seal(sequence.table, sequence.tokens, sequence.num_known)
+        self.kv.release(sequence.table)
+
+    def _count_prompt(self, sequence: Sequence, num_tokens: int) -> None:
+        of_prompt = min(sequence.computed + num_tokens, sequence.prompt_len)
+        self.counters.prompt_tokens += max(0, of_prompt - max(sequence.prompt_computed, sequence.computed))
+        sequence.prompt_computed = max(sequence.prompt_computed, of_prompt)
 
     def _part(self, sequence: Sequence, budget: _Budget) -> Scheduled:
         """As much of the sequence as the budget allows, and that much less of the budget.
@@ -156,13 +212,15 @@ class Scheduler:
         if not self.waiting or not budget.tokens or len(self.running) == self._max_running:
             return None
         sequence = self.waiting[0]
+        if sequence.length > len(sequence.tokens):  # just preempted; a prefix is found by the tokens' values
+            return None
         matched = self.kv.match(sequence.table, sequence.tokens)
         spare = len(self.running) + 1 if self.running else 0
-        if not self.kv.can_allocate(len(sequence), matched, spare):
+        if not self.kv.can_allocate(sequence.length, matched, spare):
             return None
         self.running.append(self.waiting.popleft())
         sequence.computed = self.kv.adopt(sequence.table, matched)
-        self.kv.extend(sequence.table, len(sequence))
+        self.kv.extend(sequence.table, sequence.length)
         if sequence.cached is None:
             sequence.cached = sequence.prompt_computed = sequence.computed
             self.counters.prefix_queries += sequence.prompt_len

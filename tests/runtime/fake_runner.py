@@ -6,6 +6,9 @@ hash of the last K/V and of the draw's inputs. One wrong slot, page, length or r
 
 from __future__ import annotations
 
+from collections import deque
+from copy import deepcopy
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -49,6 +52,12 @@ def _draw_inputs(sampling: SampleInputs | None, row: int) -> list[float]:
     return inputs
 
 
+def _scribble(batch: Batch) -> None:
+    """The arrays are the engine's again once a step is started."""
+    for name in ("tokens", "positions", "slots", "query_starts", "query_lens", "context_lens", "page_table", "rows"):
+        getattr(batch, name)[...] = -0xDEAD
+
+
 def expected_tokens(prompt: list[int], params: SamplingParams, max_tokens: int, vocab: int) -> list[int]:
     """What a sequence must generate, whatever runs beside it, when nothing stops it."""
     past = np.empty(0, np.uint64)
@@ -62,7 +71,8 @@ def expected_tokens(prompt: list[int], params: SamplingParams, max_tokens: int, 
         listed = zip(edits.tokens.tolist(), edits.scale.tolist(), edits.add.tolist(), strict=True)
         inputs = [float(x) for edit in sorted(listed) for x in edit]
         if params.temperature > 0:
-            draw = uniform([params.seed], [len(prompt) + len(generated)])[0]
+            position = len(prompt) + len(generated)
+            draw = uniform(np.array([params.seed], np.uint64), np.array([position], np.int32))[0]
             inputs += [params.temperature, params.top_k, params.top_p, params.min_p, float(draw)]
         generated.append(_draw(int(past[-1]), vocab, inputs))
         past = np.append(past, np.uint64(_kv(generated[-1], past)))
@@ -70,30 +80,49 @@ def expected_tokens(prompt: list[int], params: SamplingParams, max_tokens: int, 
 
 
 class FakeRunner:
-    """Keeps a paged memory of K/V as a device would, and finds every context through the page table only."""
+    """Keeps a paged memory of K/V as a device would, and finds every context through the page table only.
 
-    overlaps = False
+    Where steps overlap, a step is computed when it is finished, which is later than any device would: what the engine
+    does to the batch meanwhile, or takes for granted before, shows.
+    """
 
-    def __init__(self, geometry: Geometry) -> None:
+    def __init__(self, geometry: Geometry, overlaps: bool = False) -> None:
         self.geometry = geometry
+        self.overlaps = overlaps
+        self.most_in_flight = 0
         self._memory = np.full(geometry.pages * geometry.page_size, 0xDEAD, np.uint64)
+        self._in_flight: deque[tuple[object, Batch]] = deque()
+        self._drawn = np.empty(0, np.int32)
+        """By the step computed last."""
 
-    def start(self, batch: Batch) -> StepResult:
+    def start(self, batch: Batch) -> object:
         self._check(batch)
+        handle = object()
+        self._in_flight.append((handle, deepcopy(batch)))
+        _scribble(batch)
+        self.most_in_flight = max(self.most_in_flight, len(self._in_flight))
+        assert len(self._in_flight) <= 1 + self.overlaps
+        return handle
+
+    def finish(self, handle: object) -> StepResult:
+        started, batch = self._in_flight.popleft()
+        assert handle is started, "finished out of order"
+        return self._run(batch)
+
+    def _run(self, batch: Batch) -> StepResult:
+        pending = batch.tokens < 0
+        batch.tokens[pending] = self._drawn[-1 - batch.tokens[pending]]
         for s in range(len(batch.query_starts)):
             self._compute(batch, s)
         owners = np.searchsorted(batch.query_starts, batch.rows, side="right") - 1
         last = [self._memory[batch.slots[row]] for row in batch.rows]
         drawn = [_draw(int(kv), self.geometry.vocab_size, _draw_inputs(batch.sampling, r)) for r, kv in enumerate(last)]
         assert len(set(owners.tolist())) == len(owners)
-        tokens = np.array(drawn, np.int32)
+        tokens = self._drawn = np.array(drawn, np.int32)
         if not batch.want_logprobs:
             return StepResult(tokens)
         top = np.tile(np.arange(20, dtype=np.int32), (len(tokens), 1))
         return StepResult(tokens, -tokens.astype(np.float32), top, -top.astype(np.float32))
-
-    def finish(self, handle: StepResult) -> StepResult:
-        return handle
 
     def _compute(self, batch: Batch, s: int) -> None:
         page_size = self.geometry.page_size
@@ -123,6 +152,8 @@ class FakeRunner:
         assert len(set(batch.slots.tolist())) == T
         assert batch.slots.min() >= 0
         assert batch.query_lens.sum() == T
+        drawn_before = len(self._in_flight[-1][1].rows) if self._in_flight else 0
+        assert batch.tokens.min() >= -drawn_before, "a token that the step started just before does not draw"
         if batch.sampling is not None:
             edits = len(batch.sampling.edit_tokens)
             assert edits == batch.sampling.edit_lens.sum() <= limits.max_edits

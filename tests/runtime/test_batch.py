@@ -30,10 +30,21 @@ def test_a_mixture_of_decode_rows_and_chunks() -> None:
     assert batch.query_starts.tolist() == [0, 1, 4]
     assert batch.query_lens.tolist() == [1, 3, 2]
     assert batch.context_lens.tolist() == [6, 5, 2]
-    assert batch.page_table.tolist() == [[7, 3, 5], [7, 4, 9], [2, -1, -1]]  # not page 8: nothing is in it yet
+    assert batch.page_table.tolist() == [[7, 3, 5, -1], [7, 4, 9, 8], [2, -1, -1, -1]]
     assert batch.rows.tolist() == [0, 5]
     assert batch.sampling is None
     assert not batch.want_logprobs
+
+
+def test_a_pending_token_is_named_by_the_row_that_draws_it() -> None:
+    first, second = _sequence([1, 2, 3], [0, 1], computed=3), _sequence([4, 5], [2, 3], computed=2)
+    chunk = _sequence([6, 7, 8], [4, 5], computed=0)
+    for sequence, row in ((first, 2), (second, 0)):
+        sequence.length, sequence.row = sequence.length + 1, row
+    batch = build_batch([Scheduled(first, 1, True), Scheduled(second, 1, True), Scheduled(chunk, 2, False)], 2)
+    assert batch.tokens.tolist() == [-3, -1, 6, 7]
+    assert batch.positions.tolist() == [3, 2, 0, 1]
+    assert batch.context_lens.tolist() == [4, 3, 2]
 
 
 def test_a_step_may_sample_no_row() -> None:
@@ -46,6 +57,7 @@ def test_sampling_inputs_are_those_of_the_sampled_rows_in_order() -> None:
     penal = SamplingParams(temperature=0.0, repetition_penalty=2.0, presence_penalty=0.5, logit_bias={9: -3.0})
     drawn = SamplingParams(temperature=0.5, top_k=4, top_p=0.75, min_p=0.25, seed=77)
     first, second, third = (_sequence([4, 4, 6], [i, i + 3], 2, p) for i, p in enumerate((penal, drawn, penal)))
+    first.length += 1
     assert first.append(5) is None
     first.computed = 3
     third.computed = 0
@@ -58,7 +70,7 @@ def test_sampling_inputs_are_those_of_the_sampled_rows_in_order() -> None:
     assert sorted(edits) == [(4, 2.0, 0.0), (5, 2.0, -0.5), (6, 2.0, 0.0), (9, 1.0, -3.0)]
     assert inputs.temperature.tolist() == [0.0, 0.5]
     assert (inputs.top_k.tolist(), inputs.top_p.tolist(), inputs.min_p.tolist()) == ([0, 4], [1.0, 0.75], [0.0, 0.25])
-    assert inputs.uniform.tolist() == uniform([0, 77], [4, 3]).tolist()
+    assert inputs.uniform.tolist() == uniform(np.array([0, 77], np.uint64), np.array([4, 3], np.int32)).tolist()
     for name in ("edit_starts", "edit_lens", "edit_tokens", "top_k"):
         assert getattr(inputs, name).dtype == np.int32, name
     for name in ("edit_scale", "edit_add", "temperature", "top_p", "min_p", "uniform"):

@@ -107,10 +107,18 @@ def _check_stream(request: Submit, got: list[Token], aborted: bool) -> None:
         assert t.top == (None if request.logprobs is None else [(i, -i) for i in range(request.logprobs)])
 
 
+@pytest.fixture(params=[False, True], ids=["in turn", "overlapping"])
+def overlaps(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.mark.parametrize("overlaps", [False, True], ids=["in turn", "overlapping"])
 @settings(max_examples=250, deadline=None)
 @given(geometry, history())
-def test_outputs_equal_those_of_each_request_alone(geometry: Geometry, history: list[Submit | int | None]) -> None:
-    engine, client = Engine(FakeRunner(geometry)), _Client()
+def test_outputs_equal_those_of_each_request_alone(
+    overlaps: bool, geometry: Geometry, history: list[Submit | int | None]
+) -> None:
+    engine, client = Engine(FakeRunner(geometry, overlaps)), _Client()
     accepted: dict[int, Submit] = {}
     aborted: set[int] = set()
     for event in [*history, *[None] * 3000]:
@@ -143,22 +151,22 @@ def _run(engine: Engine, *requests: Submit) -> _Client:
     return client
 
 
-def test_a_stop_token_ends_the_sequence_and_is_reported() -> None:
+def test_a_stop_token_ends_the_sequence_and_is_reported(overlaps: bool) -> None:
     whole = expected_tokens([1, 2], GREEDY, 10, VOCAB)
-    client = _run(Engine(FakeRunner(ROOMY)), Submit(1, [1, 2], GREEDY, 10, stop_token_ids=[whole[3], 99]))
+    client = _run(Engine(FakeRunner(ROOMY, overlaps)), Submit(1, [1, 2], GREEDY, 10, stop_token_ids=[whole[3], 99]))
     first = whole.index(whole[3])
     assert [t.token for t in client.tokens[1]] == whole[: first + 1]
     assert client.tokens[1][-1].finish == "stop"
 
 
-def test_a_sequence_may_fill_the_model_length_to_the_last_token() -> None:
+def test_a_sequence_may_fill_the_model_length_to_the_last_token(overlaps: bool) -> None:
     small = replace(ROOMY, pages=4, max_model_len=16)
-    client = _run(Engine(FakeRunner(small)), Submit(1, [1] * 15, GREEDY, 1), Submit(2, [1], GREEDY, 15))
+    client = _run(Engine(FakeRunner(small, overlaps)), Submit(1, [1] * 15, GREEDY, 1), Submit(2, [1], GREEDY, 15))
     assert [len(client.tokens[id_]) for id_ in (1, 2)] == [1, 15]
 
 
-def test_a_second_identical_prompt_computes_only_its_last_page() -> None:
-    engine = Engine(FakeRunner(ROOMY))
+def test_a_second_identical_prompt_computes_only_its_last_page(overlaps: bool) -> None:
+    engine = Engine(FakeRunner(ROOMY, overlaps))
     prompt = [i % VOCAB for i in range(40)]
     first = _run(engine, Submit(1, prompt, GREEDY, 3))
     second = _run(engine, Submit(2, prompt, GREEDY, 3))
@@ -169,41 +177,103 @@ def test_a_second_identical_prompt_computes_only_its_last_page() -> None:
     assert (stats.prefix_queries, stats.prefix_hits, stats.prompt_tokens) == (80, 36, 44)
 
 
-def test_a_reply_is_cached_for_the_next_turn() -> None:
-    engine = Engine(FakeRunner(ROOMY))
+def test_a_reply_is_cached_for_the_next_turn(overlaps: bool) -> None:
+    engine = Engine(FakeRunner(ROOMY, overlaps))
     prompt = [i % VOCAB for i in range(10)]
-    reply = [t.token for t in _run(engine, Submit(1, prompt, GREEDY, 11)).tokens[1]]
+    reply = [t.token for t in _run(engine, Submit(1, prompt, GREEDY, 12)).tokens[1]]
     turn = _run(engine, Submit(2, [*prompt, *reply, 5], GREEDY, 1))
-    assert turn.tokens[2][0].cached == 20  # the 21st token was drawn, never computed
+    assert turn.tokens[2][0].cached == 20  # the 22nd token was drawn, never computed
 
 
-def test_an_abort_frees_the_pages_at_once() -> None:
-    engine = Engine(FakeRunner(ROOMY))
+def test_an_abort_frees_the_pages_at_once(overlaps: bool) -> None:
+    engine = Engine(FakeRunner(ROOMY, overlaps))
     for id_ in (1, 2):
         engine.submit(Submit(id_, [1, 2, 3, 4, 5], GREEDY, 20))
     engine.step()
     engine.abort([1, 2, 3])
-    assert not engine.has_work
     assert engine.stats().pages_used == 0
     assert engine.stats().pages_cached == 1
+    assert engine.has_work == overlaps, "a step in flight is still to be finished"
+    assert not overlaps or engine.step().tokens == []
+    assert not engine.has_work
 
 
-def test_a_seeded_request_is_the_same_beside_others_and_another_seed_differs() -> None:
+def test_an_id_may_be_used_again_while_the_aborted_sequence_is_in_flight() -> None:
+    engine = Engine(FakeRunner(ROOMY, overlaps=True))
+    engine.submit(Submit(1, [1, 2, 3, 4, 5], GREEDY, 20))
+    engine.step()
+    engine.abort([1])
+    client = _run(engine, Submit(1, [6, 5], GREEDY, 7))
+    assert [t.token for t in client.tokens[1]] == expected_tokens([6, 5], GREEDY, 7, VOCAB)
+
+
+def test_a_seeded_request_is_the_same_beside_others_and_another_seed_differs(overlaps: bool) -> None:
+    def engine(geometry: Geometry) -> Engine:
+        return Engine(FakeRunner(geometry, overlaps))
+
     drawn = SamplingParams(temperature=1.0, seed=2**64 - 5)
-    alone = _run(Engine(FakeRunner(ROOMY)), Submit(1, [4, 2], drawn, 20))
+    alone = _run(engine(ROOMY), Submit(1, [4, 2], drawn, 20))
     others = [Submit(i, [i % VOCAB, 3], SamplingParams(temperature=1.0, seed=i), 9) for i in range(2, 7)]
-    beside = _run(Engine(FakeRunner(replace(ROOMY, pages=18))), *others, Submit(1, [4, 2], drawn, 20))
-    other = _run(Engine(FakeRunner(ROOMY)), Submit(1, [4, 2], SamplingParams(temperature=1.0, seed=5), 20))
+    beside = _run(engine(replace(ROOMY, pages=18)), *others, Submit(1, [4, 2], drawn, 20))
+    other = _run(engine(ROOMY), Submit(1, [4, 2], SamplingParams(temperature=1.0, seed=5), 20))
     assert alone.tokens[1] == beside.tokens[1]
     assert alone.tokens[1] != other.tokens[1]
 
 
-def test_a_failing_step_is_not_hidden() -> None:
-    class Broken(FakeRunner):
-        def start(self, batch: object) -> object:  # type: ignore[override]
-            raise RuntimeError("kernel failed")
+@pytest.mark.parametrize("where", ["start", "finish"])
+def test_a_failing_step_is_not_hidden(where: str, overlaps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("kernel failed")
 
-    engine = Engine(Broken(ROOMY))  # type: ignore[arg-type]
+    monkeypatch.setattr(FakeRunner, where, fail)
+    engine = Engine(FakeRunner(ROOMY, overlaps))
     engine.submit(Submit(1, [1], GREEDY, 1))
     with pytest.raises(RuntimeError, match="kernel failed"):
         engine.step()
+
+
+def _steps(*requests: Submit) -> list[list[int]]:
+    """Whose tokens each step brings, where steps overlap."""
+    engine = Engine(FakeRunner(ROOMY, overlaps=True))
+    for submitted in requests:
+        engine.submit(submitted)
+    steps = []
+    while engine.has_work:
+        steps.append([t.id for t in engine.step().tokens])
+    return steps
+
+
+def test_a_step_is_in_flight_while_the_next_is_started_and_none_is_started_in_vain() -> None:
+    runner = FakeRunner(ROOMY, overlaps=True)
+    engine = Engine(runner)
+    client = _run(engine, *(Submit(id_, [id_, 2, 3], GREEDY, 9) for id_ in range(1, 5)))
+    assert runner.most_in_flight == 2
+    assert [len(got) for got in client.tokens.values()] == [9] * 4
+    assert engine.stats().steps == 9
+
+
+def test_an_unforeseen_end_costs_one_row_of_one_step() -> None:
+    end = expected_tokens([1, 2], GREEDY, 3, VOCAB)[0]
+    engine = Engine(FakeRunner(ROOMY, overlaps=True))
+    _run(engine, Submit(1, [1, 2], GREEDY, 10, stop_token_ids=[end]))
+    assert (engine.stats().steps, engine.stats().generated_tokens) == (2, 1)
+
+
+PENALISED = SamplingParams(temperature=0.0, presence_penalty=0.5)
+
+
+def test_a_penalised_sequence_sits_out_every_second_step_beside_many_others() -> None:
+    others = [Submit(id_, [id_], GREEDY, 8) for id_ in range(2, 7)]
+    assert _steps(Submit(1, [1], PENALISED, 3), *others)[:5] == [
+        [1, 2, 3, 4, 5, 6],
+        [2, 3, 4, 5, 6],
+        [2, 3, 4, 5, 6, 1],
+        [2, 3, 4, 5, 6],
+        [2, 3, 4, 5, 6, 1],
+    ]
+
+
+def test_where_many_are_penalised_no_step_runs_without_them() -> None:
+    others = [Submit(id_, [id_], GREEDY, 5) for id_ in range(3, 6)]
+    steps = _steps(Submit(1, [1], PENALISED, 5), Submit(2, [2], PENALISED, 5), *others)
+    assert [sorted(step) for step in steps] == [[1, 2, 3, 4, 5]] * 5

@@ -35,17 +35,21 @@ def test_philox_equals_the_published_vectors() -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(-(2**63), 2**64 - 1), st.integers(0, 2**31 - 1)), min_size=1, max_size=9))
+@given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**31 - 1)), min_size=1, max_size=9))
 def test_a_draw_depends_on_its_seed_and_position_only(keys: list[tuple[int, int]]) -> None:
-    together = uniform([seed for seed, _ in keys], [position for _, position in keys])
-    alone = [uniform([seed], [position])[0] for seed, position in keys]
+    seeds, positions = np.array([k[0] for k in keys], np.uint64), np.array([k[1] for k in keys], np.int32)
+    together = uniform(seeds, positions)
+    alone = [uniform(seeds[i : i + 1], positions[i : i + 1])[0] for i in range(len(keys))]
     assert together.dtype == np.float32
     assert together.tolist() == alone
     assert all(0 <= u < 1 for u in alone)
 
 
 def test_draws_are_spread_evenly_over_seeds_and_over_positions() -> None:
-    for draws in (uniform(list(range(50_000)), [7] * 50_000), uniform([2**63 + 11] * 50_000, list(range(50_000)))):
+    n = 50_000
+    over_seeds = uniform(np.arange(n, dtype=np.uint64), np.full(n, 7, np.int32))
+    over_positions = uniform(np.full(n, 2**63 + 11, np.uint64), np.arange(n, dtype=np.int32))
+    for draws in (over_seeds, over_positions):
         counts, _ = np.histogram(draws, bins=50, range=(0, 1))
         chi_square = float(((counts - 1000.0) ** 2 / 1000.0).sum())
         assert 15 < chi_square < 110  # 49 degrees of freedom: outside with a chance of about 1e-6

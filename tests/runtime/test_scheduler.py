@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from contextlib import suppress
 from dataclasses import replace
 
@@ -25,14 +26,16 @@ PENALISED = SamplingParams(temperature=0.0, frequency_penalty=0.5, logit_bias={0
 
 
 def _take(scheduler: Scheduler, schedule: list[Scheduled], token: int) -> list[int]:
-    """Do what the engine does after a run, each drawn token being `token`; returns the ids that drew one."""
-    for part in schedule:
-        scheduler.computed(part)
-    drawn = [part.sequence for part in schedule if part.samples]
-    for sequence in drawn:
+    """Do what the engine does with a step, each drawn token being `token`; returns the ids that drew one."""
+    return _append(scheduler, scheduler.started(schedule), token)
+
+
+def _append(scheduler: Scheduler, drawing: list[Sequence], token: int) -> list[int]:
+    alive = [sequence for sequence in drawing if not sequence.ended]
+    for sequence in alive:
         if sequence.append(token) is not None:
             scheduler.finish(sequence)
-    return [sequence.id for sequence in drawn]
+    return [sequence.id for sequence in alive]
 
 
 class SchedulerHistories(RuleBasedStateMachine):
@@ -42,8 +45,11 @@ class SchedulerHistories(RuleBasedStateMachine):
         step_tokens=st.integers(1, 9),
         seqs=st.integers(1, 5),
         edits=st.sampled_from([4, 8, 64]),
+        overlaps=st.booleans(),
     )
-    def start(self, pages: int, page_size: int, step_tokens: int, seqs: int, edits: int) -> None:
+    def start(self, pages: int, page_size: int, step_tokens: int, seqs: int, edits: int, overlaps: bool) -> None:
+        self.most_in_flight = 2 if overlaps else 1
+        self.in_flight: deque[list[Sequence]] = deque()
         self.limits = Geometry(20, seqs, step_tokens, edits, pages, page_size, vocab_size=4)
         self.scheduler = Scheduler(self.limits)
         self.next_id = 0
@@ -81,22 +87,31 @@ class SchedulerHistories(RuleBasedStateMachine):
     @rule(token=st.sampled_from([0, 1, 2, 2, 3]), times=st.integers(1, 8))
     def step(self, token: int, times: int) -> None:
         for _ in range(times):
-            if self.scheduler.has_work:
+            if self.scheduler.has_work or self.in_flight:
                 self._step(token)
 
     def _step(self, token: int) -> None:
-        before = [*self.scheduler.running]
-        schedule = self.scheduler.schedule()
-        assert schedule, "there is work, so there is a step"
-        self._check_queues(before)
-        self._check_parts(schedule)
-        self._check_counters()
-        for id_ in _take(self.scheduler, schedule, token):
+        while len(self.in_flight) < self.most_in_flight and self._start():
+            self.scheduler.check()
+        assert self.in_flight, "there is work, so there is a step"
+        for id_ in _append(self.scheduler, self.in_flight.popleft(), token):
             self.generated[id_] += 1
             request = self.alive[id_]
             assert self.generated[id_] <= request.max_tokens
             if token == 3 or self.generated[id_] == request.max_tokens:
                 del self.alive[id_]
+
+    def _start(self) -> bool:
+        before = [*self.scheduler.running]
+        schedule = self.scheduler.schedule()
+        self._check_queues(before)
+        self._check_parts(schedule)
+        self._check_counters()
+        if schedule:
+            self.in_flight.append(self.scheduler.started(schedule))
+            for gone in set(before) - set(self.scheduler.running):
+                self.admitted_at.pop(gone.id, None)
+        return bool(schedule)
 
     def _check_queues(self, before: list[Sequence]) -> None:
         """Who ran stays, but for the youngest; who is new came from the queue's front and finds room to stay."""
@@ -133,26 +148,35 @@ class SchedulerHistories(RuleBasedStateMachine):
             assert part.samples == (part.num_tokens == sequence.remaining)
             assert len(sequence.table.pages) >= self.scheduler.kv.pages_for(sequence.computed + part.num_tokens)
             assert sequence.computed // limits.page_size >= sequence.table.sealed, "sealed before it was computed"
-        skipped = [s for s in self.scheduler.running if s.remaining == 1 and s.id not in parts]
-        assert all(sequence.num_edits for sequence in skipped), "a decode row waits only for edits"
+            assert not sequence.stalled
+            assert sequence.length < sequence.limit, "computed beyond its end"
+        if schedule:
+            skipped = [s for s in self.scheduler.running if s.remaining == 1 and s.id not in parts]
+            assert all(s.num_edits or s.stalled for s in skipped), "a decode row waits only for edits"
+        else:
+            assert not self.scheduler.has_work or self.in_flight, "nothing is waited for"
 
     @invariant()
     def pages_and_queues_are_sound(self) -> None:
         if not hasattr(self, "scheduler"):
             return
         self.scheduler.check()
-        running = [s.id for s in self.scheduler.running]
-        assert sorted([*running, *(s.id for s in self.scheduler.waiting)]) == sorted(self.alive)
+        found = {s.id for s in [*self.scheduler.running, *self.scheduler.waiting]}
+        retired = {s.id for drawing in self.in_flight for s in drawing if s.length == s.limit and not s.ended}
+        assert not found & retired
+        assert found | retired == self.alive.keys()
         for sequence in [*self.scheduler.running, *self.scheduler.waiting]:
             assert list(sequence.tokens[: sequence.prompt_len]) == self.alive[sequence.id].prompt
-            assert sequence.num_generated == self.generated[sequence.id], "no token lost or taken twice"
+            assert len(sequence.tokens) - sequence.prompt_len == self.generated[sequence.id], (
+                "no token lost or taken twice"
+            )
 
     def teardown(self) -> None:
         if not hasattr(self, "scheduler"):
             return
         most = sum(len(r.prompt) + 2 * r.max_tokens for r in self.alive.values()) * 20 + 1
         for _ in range(most):
-            if not self.scheduler.has_work:
+            if not (self.scheduler.has_work or self.in_flight):
                 break
             self._step(2)
         assert not self.alive, "every sequence ends"
@@ -201,7 +225,7 @@ def test_when_pages_run_out_the_youngest_goes_back_to_the_front_and_loses_nothin
     assert [s.id for s in scheduler.waiting] == [2, 3]
     second = scheduler.waiting[0]
     kept = second.tokens[:]
-    assert second.num_generated > 0
+    assert len(kept) > second.prompt_len
     scheduler.abort(1)
     (part, *_) = scheduler.schedule()
     assert part.sequence is second
