@@ -21,11 +21,12 @@ from typing import Any
 
 from bench.environment import describe
 from bench.serve import memory, prompts, tables
-from bench.serve.load import Clients, Target
+from bench.serve.load import Clients
 from bench.serve.options import command, parse
 from bench.serve.server import OwnServer, pid_of, served
 from bench.serve.show import Steps, show
 from bench.serve.statistics import RULES
+from bench.serve.worker import Target
 from oi.runtime.checkpoint import resolve
 
 _SETTLE_SECONDS = 1.0

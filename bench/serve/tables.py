@@ -12,9 +12,10 @@ from typing import Any
 
 from bench.serve import pagecache, prompts
 from bench.serve.client import Record
-from bench.serve.load import Clients, ClosedLoop, Load, OpenLoop, Series, Target, Work, poisson
+from bench.serve.load import Clients, Load, poisson
 from bench.serve.server import OwnServer, Served, first_token
 from bench.serve.statistics import percentiles, summary, ttft
+from bench.serve.worker import ClosedLoop, OpenLoop, Series, Target, Work
 
 __all__ = ["Bench", "Table", "closed_loop", "host_restore", "qps_sweep", "start", "warm_prefix"]
 

@@ -11,8 +11,9 @@ import pytest
 from fake_openai import GAP_SECONDS, FakeOpenAI
 
 from bench.serve import prompts
-from bench.serve.load import Clients, ClosedLoop, OpenLoop, Series, Target, poisson
+from bench.serve.load import Clients, poisson
 from bench.serve.statistics import summary
+from bench.serve.worker import ClosedLoop, OpenLoop, Series, Target
 
 _WORDS: prompts.Vocabulary = [" a", " b"]
 
