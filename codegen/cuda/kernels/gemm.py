@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["SHARED_BYTES", "Gemm", "Prefill", "Skinny", "block_m"]
+__all__ = ["SHARED_BYTES", "Gemm", "Portable", "Prefill", "Skinny", "block_m"]
 
 SHARED_BYTES = 227 * 1024
 """Of one SM of sm_90, for one program."""
@@ -144,6 +144,59 @@ class Prefill:
         """Number of programs: persistent, so no more than there are multiprocessors."""
         block_n = self.n0 if gemm.swiglu else self.n0 + self.n1
         return min(multiprocessors, -(-rows // self.block_m) * -(-gemm.n // block_n))
+
+
+@dataclass(frozen=True)
+class Portable:
+    """Launch of `gemm_portable`; see there."""
+
+    block_m: int
+    block_n: int
+    """Columns of y: with SwiGLU, a step reads as many rows of gate and of up."""
+    block_k: int
+    stages: int
+    splits: int = 1
+    group_m: int = 8
+
+    num_warps = 4
+
+    def step_bytes(self, gemm: Gemm) -> int:
+        """Of x and the weight."""
+        parts = 2 if gemm.swiglu else 1
+        return 2 * self.block_k * (self.block_m + parts * self.block_n)
+
+    def shared_bytes(self, gemm: Gemm) -> int:
+        """Triton's ring has a place fewer than there are stages, but for Hopper's products of 64 rows and more."""
+        return (self.stages - 1) * self.step_bytes(gemm)
+
+    def constants(self, gemm: Gemm) -> dict[str, int]:
+        """The kernel's compile-time parameters, but for PDL."""
+        return {
+            "N": gemm.n,
+            "K": gemm.k,
+            "BLOCK_M": self.block_m,
+            "BLOCK_N": self.block_n,
+            "BLOCK_K": self.block_k,
+            "STAGES": self.stages,
+            "SPLITS": self.splits,
+            "GROUP_M": self.group_m,
+            "SWIGLU": gemm.swiglu,
+        }
+
+    def tiles(self, gemm: Gemm, rows: int) -> int:
+        """Where there are splits also the number of tickets: i32, zero before the first launch."""
+        return -(-rows // self.block_m) * -(-gemm.n // self.block_n)
+
+    def grid(self, gemm: Gemm, rows: int) -> int:
+        return self.tiles(gemm, rows) * self.splits
+
+    def part_bytes(self, gemm: Gemm) -> int:
+        """Of one tile's float32 sums."""
+        return 4 * (2 if gemm.swiglu else 1) * self.block_m * self.block_n
+
+    def partial_bytes(self, gemm: Gemm, rows: int) -> int:
+        """Of scratch for partial sums."""
+        return self.grid(gemm, rows) * self.part_bytes(gemm) if self.splits > 1 else 0
 
 
 def block_m(rows: int) -> int:

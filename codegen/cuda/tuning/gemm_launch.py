@@ -6,7 +6,8 @@ import torch
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from oi.codegen.cuda.kernels.gemm import Gemm, Prefill, Skinny
+from oi.codegen.cuda.kernels.gemm import Gemm, Portable, Prefill, Skinny
+from oi.codegen.cuda.kernels.gemm_portable import gemm_portable
 from oi.codegen.cuda.kernels.gemm_prefill import gemm_prefill
 from oi.codegen.cuda.kernels.gemm_skinny import gemm_skinny
 
@@ -16,9 +17,9 @@ __all__ = ["Scratch", "launch"]
 class Scratch:
     """Partial sums and tickets; one serves all launches of a stream."""
 
-    def __init__(self, partial_bytes: int = 64 << 20, tickets: int = 4096) -> None:
-        self.partial = torch.empty(partial_bytes // 4, dtype=torch.float32, device="cuda")
-        self.tickets = torch.zeros(tickets, dtype=torch.int32, device="cuda")
+    def __init__(self, partial_bytes: int = 64 << 20, tickets: int = 4096, device: str = "cuda") -> None:
+        self.partial = torch.empty(partial_bytes // 4, dtype=torch.float32, device=device)
+        self.tickets = torch.zeros(tickets, dtype=torch.int32, device=device)
 
 
 def _descriptor(array: torch.Tensor, box: tuple[int, int]) -> TensorDescriptor:
@@ -26,10 +27,30 @@ def _descriptor(array: torch.Tensor, box: tuple[int, int]) -> TensorDescriptor:
 
 
 def launch(
-    gemm: Gemm, config: Skinny | Prefill, x: torch.Tensor, w: torch.Tensor, y: torch.Tensor, scratch: Scratch
+    gemm: Gemm,
+    config: Skinny | Prefill | Portable,
+    x: torch.Tensor,
+    w: torch.Tensor,
+    y: torch.Tensor,
+    scratch: Scratch,
+    pdl: bool = True,
 ) -> None:
-    """x bf16[M, k], w bf16[weight_rows, k] → y[M, n]."""
+    """x bf16[M, k], w bf16[weight_rows, k] → y[M, n]. The Hopper kernels are always dependent launches."""
     rows = x.shape[0]
+    if isinstance(config, Portable):
+        gemm_portable[(config.grid(gemm, rows),)](
+            x,
+            w,
+            y,
+            scratch.partial,
+            scratch.tickets,
+            rows,
+            **config.constants(gemm),
+            PDL=pdl,
+            num_warps=config.num_warps,
+            **({"launch_pdl": True} if pdl else {}),
+        )
+        return
     if isinstance(config, Skinny):
         boxes = config.boxes(rows)
         gemm_skinny[(config.grid(gemm),)](

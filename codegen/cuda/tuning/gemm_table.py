@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from oi.codegen.cuda.kernels.gemm import SHARED_BYTES, Gemm, Prefill, Skinny
+from oi.codegen.cuda.kernels.gemm import SHARED_BYTES, Gemm, Portable, Prefill, Skinny
 from oi.codegen.errors import CompileError
 
-__all__ = ["MOST_F32_ROWS", "Choice", "choose_gemm", "default_gemm", "table_key"]
+__all__ = ["MOST_F32_ROWS", "Choice", "choose_gemm", "default_gemm", "default_portable", "table_key"]
 
 MOST_F32_ROWS = 256
 """Rows of a float32 result: they are columns of one tensor core instruction."""
@@ -19,13 +19,18 @@ _SKINNY_ROWS = 128
 # Time of a tile (block_m, n0, n1) for its area, relative to the best, with all SMs busy (measured at M = 8192).
 _TILES = {(128, 128, 128): 1.0, (128, 128, 64): 1.05, (256, 128, 32): 1.05, (128, 128, 32): 1.1, (128, 128, 0): 1.1}
 _SWIGLU_TILES = {(128, 128, 128): 1.0, (128, 64, 64): 1.05}
+# Portable launches (block_m, block_n, block_k, stages): two programs fit a multiprocessor with 100 KB of shared memory.
+_PORTABLE = ((16, 64, 128, 3), (32, 64, 64, 4), (64, 64, 64, 4), (64, 128, 32, 5), (128, 128, 32, 4))
+# What a multiprocessor does in the time of reading one byte out of L2, and what its start costs, on common GPUs.
+_OPERATIONS_A_BYTE = 48
+_START_BYTES = 32 << 10
 
 
 @dataclass(frozen=True)
 class Choice:
     """A launch, and whether it was measured for such a number of rows."""
 
-    config: Skinny | Prefill
+    config: Skinny | Prefill | Portable
     tuned: bool
 
 
@@ -54,7 +59,13 @@ def choose_gemm(gemm: Gemm, rows: int, *, target: str = "sm_90", multiprocessors
         if first <= rows and (last is None or rows <= last):
             kind = Skinny if entry["kernel"] == "skinny" else Prefill
             return Choice(kind(**entry["config"]), tuned=True)
-    return Choice(default_gemm(gemm, rows, multiprocessors), tuned=False)
+    default = default_gemm if target == "sm_90" and _fits_hopper(gemm) else default_portable
+    return Choice(default(gemm, rows, multiprocessors), tuned=False)
+
+
+def _fits_hopper(gemm: Gemm) -> bool:
+    """A step of k is 64 columns of a tensor descriptor; fewer than 64 columns of y would leave tiles empty."""
+    return gemm.k % 64 == 0 and gemm.n % 8 == 0 and gemm.n >= 64
 
 
 def default_gemm(gemm: Gemm, rows: int, multiprocessors: int = 132) -> Skinny | Prefill:
@@ -77,3 +88,27 @@ def _default_prefill(gemm: Gemm, rows: int, multiprocessors: int) -> Prefill:
         return -(-count // multiprocessors) * block_m * (n0 + n1) * tiles[tile]
 
     return Prefill.of_tile(gemm, *min(tiles, key=cost))
+
+
+def default_portable(gemm: Gemm, rows: int, multiprocessors: int = 132) -> Portable:
+    """The tile, and the parts of its sum, that keep the busiest multiprocessor busy for the least time.
+
+    Time is counted in bytes out of L2. Not measured on any GPU.
+    """
+
+    def cost(config: Portable) -> int:
+        all_steps = -(-gemm.k // config.block_k)
+        steps = -(-all_steps // config.splits)
+        operations = 2 * config.block_m * config.block_k * config.block_n * (2 if gemm.swiglu else 1)
+        step = max(config.step_bytes(gemm), operations // _OPERATIONS_A_BYTE)
+        adding = (1 + config.splits) * config.part_bytes(gemm) if config.splits > 1 else 0
+        return -(-config.grid(gemm, rows) // multiprocessors) * (steps * step + adding + _START_BYTES)
+
+    return min(
+        (
+            Portable(block_m, block_n // 2 if gemm.swiglu else block_n, block_k, stages, splits)
+            for block_m, block_n, block_k, stages in _PORTABLE
+            for splits in range(1, min(8, -(-gemm.k // block_k)) + 1)
+        ),
+        key=cost,
+    )
