@@ -23,7 +23,7 @@ from oi.runtime.errors import CheckpointError
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Checkpoint", "MappedTensor", "bundled_folder", "config_hash", "read_config", "resolve"]
+__all__ = ["Checkpoint", "MappedTensor", "StoredTensor", "bundled_folder", "config_hash", "read_config", "resolve"]
 
 _HEADER_LIMIT = 100_000_000
 """Largest header in bytes that the safetensors format allows."""
@@ -109,6 +109,18 @@ class MappedTensor:
         return self.owner.nbytes
 
 
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """Where the bytes of a tensor are in a file, for those who read rather than map it."""
+
+    dtype: str
+    """f32 or bf16."""
+    shape: tuple[int, ...]
+    path: Path
+    offset: int
+    nbytes: int
+
+
 class _Entry(msgspec.Struct, frozen=True):
     dtype: str
     shape: list[int]
@@ -156,13 +168,17 @@ class _Shard:
     def tensor(self, name: str) -> MappedTensor:
         import numpy as np  # here, because the HTTP process reads configs and maps nothing
 
+        stored = self.stored(name)
+        owner = np.frombuffer(self._map, np.uint8, stored.nbytes, stored.offset)
+        return MappedTensor(stored.dtype, stored.shape, owner.ctypes.data, owner)
+
+    def stored(self, name: str) -> StoredTensor:
         entry = self.entries[name]
         dtype = _DTYPE.get(entry.dtype)
         if dtype is None:
             raise CheckpointError(f"{self.path}: tensor {name!r} is {entry.dtype}; weights must be F32 or BF16")
         begin, end = entry.data_offsets
-        owner = np.frombuffer(self._map, np.uint8, end - begin, self._data + begin)
-        return MappedTensor(dtype, tuple(entry.shape), owner.ctypes.data, owner)
+        return StoredTensor(dtype, tuple(entry.shape), self.path, self._data + begin, end - begin)
 
 
 class Checkpoint:
@@ -198,7 +214,14 @@ class Checkpoint:
 
     def tensor(self, name: str) -> MappedTensor:
         """Raises CheckpointError where the checkpoint has no tensor of this name."""
+        return self._shard(name).tensor(name)
+
+    def stored(self, name: str) -> StoredTensor:
+        """The same without a view of the mapped file."""
+        return self._shard(name).stored(name)
+
+    def _shard(self, name: str) -> _Shard:
         shard = self._where.get(name)
         if shard is None:
             raise CheckpointError(f"{self.folder} has no tensor {name!r}; is it the model that was compiled?")
-        return shard.tensor(name)
+        return shard

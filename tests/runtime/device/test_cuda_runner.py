@@ -1,0 +1,301 @@
+"""Steps of a model that can be computed by hand, on a GPU that is a stand-in: what is drawn, and from which graph."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from oi.runtime.batch import Batch, SampleInputs
+from oi.runtime.device.cuda.runner import open_on
+from oi.runtime.device.cuda.steps import CudaRunner
+from oi.runtime.engine_settings import EngineSettings
+from oi.runtime.errors import ArtifactError, CheckpointError, DeviceError
+from tests.runtime.device.cuda_model import LIMITS, PAGE, PRIME, TOP, VOCAB, fake_cuda, hidden, write_model
+from tests.runtime.device.fake_cuda import ILLEGAL_ADDRESS, OUT_OF_MEMORY, FakeCuda
+
+PAGES = 40
+
+
+def settings(**changes: int) -> EngineSettings:
+    return EngineSettings("", "", **{"kv_bytes": PAGES * PAGE * 4, **changes})
+
+
+@pytest.fixture
+def cuda() -> FakeCuda:
+    return fake_cuda()
+
+
+@pytest.fixture
+def runner(cuda: FakeCuda, tmp_path: Path) -> CudaRunner:
+    return open_on(cuda, *write_model(tmp_path), settings())
+
+
+class Sequence:
+    """Tokens so far, and pages for as many as there may be."""
+
+    def __init__(self, tokens: list[int], pages: list[int]) -> None:
+        self.tokens = tokens
+        self.pages = pages
+        self.computed = 0
+
+
+def make_batch(parts: list[tuple[Sequence, int, bool, int | None]], sampling: SampleInputs | None = None,
+               want_logprobs: bool = False) -> Batch:  # fmt: skip
+    """Parts: (sequence, tokens, sampled, row of the step before that draws its last token)."""
+    starts = np.cumsum([0, *(count for _, count, _, _ in parts)]).astype(np.int32)
+    tokens, positions, slots = [], [], []
+    width = max(-(-(s.computed + count) // PAGE) for s, count, _, _ in parts)
+    table = np.full((len(parts), width), -1, np.int32)
+    for i, (sequence, count, _, pending) in enumerate(parts):
+        at = range(sequence.computed, sequence.computed + count)
+        table[i, : -(-at.stop // PAGE)] = sequence.pages[: -(-at.stop // PAGE)]
+        tokens += sequence.tokens[at.start : at.stop] if pending is None else [-1 - pending]
+        positions += at
+        slots += [sequence.pages[p // PAGE] * PAGE + p % PAGE for p in at]
+    return Batch(
+        tokens=np.array(tokens, np.int32),
+        positions=np.array(positions, np.int32),
+        slots=np.array(slots, np.int32),
+        query_starts=starts[:-1].copy(),
+        query_lens=np.diff(starts).astype(np.int32),
+        context_lens=np.array([s.computed + count for s, count, _, _ in parts], np.int32),
+        page_table=table,
+        rows=(starts[1:] - 1)[[sampled for _, _, sampled, _ in parts]].astype(np.int32),
+        sampling=sampling,
+        want_logprobs=want_logprobs,
+    )
+
+
+def scribble(batch: Batch) -> None:
+    """The arrays are the engine's again once a step is started."""
+    for record in (batch, batch.sampling):
+        for field in fields(record) if record is not None else ():
+            if isinstance(array := getattr(record, field.name), np.ndarray):
+                array[...] = 0x5A5A
+
+
+def sampling(rows: int, edits: int, rng: np.random.Generator) -> SampleInputs:
+    lens = rng.multinomial(edits, np.full(rows, 1 / rows)).astype(np.int32)
+
+    def row() -> np.ndarray:
+        return rng.integers(50, size=rows).astype(np.float32)
+
+    return SampleInputs(
+        edit_starts=(np.cumsum(lens) - lens).astype(np.int32),
+        edit_lens=lens,
+        edit_tokens=rng.integers(9, size=edits).astype(np.int32),
+        edit_scale=rng.integers(9, size=edits).astype(np.float32),
+        edit_add=rng.integers(9, size=edits).astype(np.float32),
+        temperature=row(), top_k=rng.integers(9, size=rows).astype(np.int32), top_p=row(), min_p=row(), uniform=row(),
+    )  # fmt: skip
+
+
+def drawn(value: int, inputs: SampleInputs | None, row: int) -> int:
+    if inputs is None:
+        return value
+    span = slice(inputs.edit_starts[row], inputs.edit_starts[row] + inputs.edit_lens[row])
+    edits = sum(a[span].sum() for a in (inputs.edit_tokens, inputs.edit_scale, inputs.edit_add))
+    names = ("temperature", "top_k", "top_p", "min_p", "uniform")
+    return int(value + edits + sum(getattr(inputs, name)[row] for name in names)) % PRIME
+
+
+def sequences(count: int, rng: np.random.Generator) -> list[Sequence]:
+    pages = rng.permutation(PAGES).tolist()
+    return [
+        Sequence(rng.integers(VOCAB, size=rng.integers(1, 12)).tolist(), pages[i * 9 : (i + 1) * 9])
+        for i in range(count)
+    ]
+
+
+def test_any_mixture_with_a_step_in_flight(runner: CudaRunner) -> None:
+    """Random chunks and decodes, sampled or not; a step is always started before the one ahead is finished."""
+    rng = np.random.default_rng()
+    running = sequences(LIMITS.max_sequences, rng)
+    flight: tuple[object, list[Sequence], list[int], bool] | None = None
+    pending: dict[int, int] = {}  # sequence → row of the step in flight that draws its last token
+    for _ in range(40):
+        parts: list[tuple[Sequence, int, bool, int | None]] = []
+        budget = LIMITS.max_tokens
+        for i, sequence in enumerate(running):
+            left = len(sequence.tokens) + (i in pending) - sequence.computed
+            if not left or len(sequence.tokens) >= 30 or rng.random() < 0.2:
+                continue
+            count = 1 if i in pending else int(rng.integers(1, min(left, budget) + 1))
+            parts.append((sequence, count, count == left, pending.get(i)))
+            budget -= count
+        order = [running.index(p[0]) for p in parts]
+        if not parts:
+            break_even = flight
+            flight, pending = None, {}
+            if break_even:
+                land(runner, break_even)
+            continue
+        drawing = [p[0] for p in parts if p[2]]
+        inputs = sampling(len(drawing), int(rng.integers(9)), rng) if drawing and rng.random() < 0.5 else None
+        logprobs = bool(rng.random() < 0.3)
+        batch = make_batch(parts, inputs, logprobs)
+        kept = None if inputs is None else SampleInputs(*(getattr(inputs, f.name).copy() for f in fields(inputs)))
+        handle = runner.start(batch)
+        scribble(batch)
+        if flight:
+            land(runner, flight)
+        expected = []
+        for sequence, count, _, _ in parts:
+            sequence.computed += count
+        for row, sequence in enumerate(drawing):
+            expected.append(drawn(hidden(sequence.tokens[: sequence.computed]), kept, row))
+        flight = (handle, drawing, expected, logprobs)
+        pending = {i: drawing.index(running[i]) for i in order if running[i] in drawing}
+    if flight:
+        land(runner, flight)
+
+
+def land(runner: CudaRunner, flight: tuple[object, list[Sequence], list[int], bool]) -> None:
+    handle, drawing, expected, logprobs = flight
+    result = runner.finish(handle)  # type: ignore[arg-type]
+    assert result.tokens.tolist() == expected
+    for sequence, token in zip(drawing, expected, strict=True):
+        sequence.tokens.append(token)
+    if not (logprobs and drawing):
+        assert result.logprobs is None
+        return
+    assert result.logprobs is not None
+    assert result.top_tokens is not None
+    assert result.top_logprobs is not None
+    assert result.logprobs.tolist() == [-token for token in expected]
+    assert result.top_tokens.tolist() == np.arange(len(expected) * TOP).reshape(-1, TOP).tolist()
+    assert result.top_logprobs.shape == (len(expected), TOP)
+    assert result.top_logprobs.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("counts", "sampled", "expected"),
+    [
+        ([1], [True], ["decode[1]", "greedy[1]"]),
+        ([1, 1, 1], [True] * 3, ["decode[4]", "greedy[4]"]),
+        ([1, 1], [True, False], ["forward[4]", "forward's rows[1]", "greedy[1]"]),
+        ([3, 2], [True, True], ["forward[16]", "forward's rows[4]", "greedy[4]"]),
+        ([4], [False], ["forward[4]"]),
+    ],
+)
+def test_which_graphs_a_step_takes(
+    runner: CudaRunner, counts: list[int], sampled: list[bool], expected: list[str]
+) -> None:
+    parts = [
+        (s, n, d, None)
+        for s, n, d in zip(sequences(len(counts), np.random.default_rng()), counts, sampled, strict=True)
+    ]
+    for part in parts:
+        part[0].tokens = [1] * 5
+    handle = runner.start(make_batch(parts))  # type: ignore[arg-type]
+    assert handle.graphs == expected
+    runner.finish(handle)
+
+
+def test_logits_of_the_last_step(runner: CudaRunner) -> None:
+    a, b = Sequence([1, 2, 2], [7]), Sequence([2, 1], [3])
+    runner.finish(runner.start(make_batch([(a, 3, True, None), (b, 2, True, None)])))
+    want = np.outer([hidden(a.tokens), hidden(b.tokens)], np.arange(1, VOCAB + 1))
+    assert runner.logits(2).tolist() == want.tolist()
+
+
+def test_nothing_is_allocated_after_ready(cuda: FakeCuda, runner: CudaRunner) -> None:
+    before = {name: count for name, count in cuda.calls.items() if "Alloc" in name or "Create" in name}
+    held = set(cuda.blocks), set(cuda.pinned)
+    test_any_mixture_with_a_step_in_flight(runner)
+    assert {name: count for name, count in cuda.calls.items() if "Alloc" in name or "Create" in name} == before
+    assert (set(cuda.blocks), set(cuda.pinned)) == held
+
+
+def test_a_step_too_many_in_flight_overwrites_nothing(runner: CudaRunner) -> None:
+    """Unfinished steps fill the ring: the next waits for the first, whose inputs are in use."""
+    one = Sequence([1, 2, 0, 2, 1, 1, 2, 0, 2, 2], [5, 9, 2])
+    handles = []
+    for _ in range(10):
+        handles.append(runner.start(make_batch([(one, 1, True, None)])))
+        one.computed += 1
+    assert runner.finish(handles[-1]).tokens.tolist() == [hidden(one.tokens)]
+
+
+def test_a_failure_names_the_graphs(cuda: FakeCuda, runner: CudaRunner) -> None:
+    handle = runner.start(make_batch([(Sequence([1], [0]), 1, True, None)]))
+    cuda.fail_next["cuEventSynchronize"] = ILLEGAL_ADDRESS
+    with pytest.raises(DeviceError, match=r"decode\[1\], greedy\[1\].*700"):
+        runner.finish(handle)
+
+
+def test_a_step_over_what_was_captured_is_refused(cuda: FakeCuda, tmp_path: Path) -> None:
+    runner = open_on(cuda, *write_model(tmp_path), settings(max_num_seqs=2))
+    rows = [(s, 1, True, None) for s in sequences(3, np.random.default_rng())]
+    with pytest.raises(DeviceError, match="over the 2"):
+        runner.start(make_batch(rows))  # type: ignore[arg-type]
+
+
+def test_only_buckets_that_steps_may_need_are_captured(cuda: FakeCuda, tmp_path: Path) -> None:
+    open_on(cuda, *write_model(tmp_path), settings(max_num_seqs=1, max_step_tokens=3))
+    assert len(cuda.graphs) == 1 + 1 + 4  # decode[1], forward[4], and forward's rows, greedy, sample, log_probs of 1
+
+
+def test_first_launches_are_not_dependent(cuda: FakeCuda, runner: CudaRunner) -> None:
+    """The first of a graph, and the first behind the prologue, which is there once."""
+    decode = next(graph for graph in cuda.graphs if graph[-1].entry == "all_rows")
+    assert [(launch.entry, launch.dependent) for launch in decode] == [
+        ("prologue", False),
+        ("write", False),
+        ("attend", True),
+        ("all_rows", True),
+    ]
+    assert all(launch.threads == 128 and launch.shared == 1024 for launch in decode)
+
+
+def test_staging_of_weights_is_freed(cuda: FakeCuda, runner: CudaRunner) -> None:
+    assert sum(len(memory) for memory in cuda.pinned.values()) < 1 << 20
+    assert list(runner.startup_seconds) == [
+        "read files",
+        "wake GPU",
+        "allocate",
+        "load and capture",
+        "rest of weights",
+        "clean up",
+    ]
+
+
+def test_another_gpu(cuda: FakeCuda, tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match=r"for sm_80, this GPU is sm_90.*--target cuda:sm_90"):
+        open_on(cuda, *write_model(tmp_path, arch="sm_80"), settings())
+
+
+def test_memory_that_is_not_there(cuda: FakeCuda, tmp_path: Path) -> None:
+    cuda.fail_next["cuMemAlloc"] = OUT_OF_MEMORY
+    with pytest.raises(DeviceError, match=r"weights take 0 MiB; the GPU has .* free"):
+        open_on(cuda, *write_model(tmp_path), settings())
+
+
+def test_pages_take_what_is_left(cuda: FakeCuda, tmp_path: Path) -> None:
+    cuda.total = 4 << 30
+    runner = open_on(cuda, *write_model(tmp_path), EngineSettings("", ""))
+    assert runner.geometry.pages == LIMITS.max_sequences * 48 // PAGE  # all that sequences could ever fill
+
+
+def test_no_room_for_pages(cuda: FakeCuda, tmp_path: Path) -> None:
+    cuda.total = 100 << 20
+    with pytest.raises(DeviceError, match="--max-model-len"):
+        open_on(cuda, *write_model(tmp_path), EngineSettings("", ""))
+
+
+def test_a_checkpoint_of_another_shape(cuda: FakeCuda, tmp_path: Path) -> None:
+    artifact, checkpoint = write_model(tmp_path)
+    file = checkpoint / "model.safetensors"
+    file.write_bytes(file.read_bytes().replace(b'"shape": [64]', b'"shape":[8,8]'))
+    with pytest.raises(CheckpointError, match=r"bf16\[8, 8\] in the checkpoint, bf16\[64\] in the artifact"):
+        open_on(cuda, artifact, checkpoint, settings())
+
+
+def test_a_library_that_is_not_one(cuda: FakeCuda, tmp_path: Path) -> None:
+    artifact, checkpoint = write_model(tmp_path)
+    (tmp_path / "library.json").write_text("{}")
+    with pytest.raises(ArtifactError, match="compile the artifact again"):
+        open_on(cuda, artifact, checkpoint, settings())
