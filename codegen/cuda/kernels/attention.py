@@ -49,8 +49,9 @@ class AttentionShape:
 
 @dataclass(frozen=True)
 class Decode:
-    """Launch of `attention_decode`; see there."""
+    """Launch of `attention_decode_hopper`, or where not `hopper` of `attention_decode`; see there."""
 
+    hopper: bool
     block: int
     stages: int
     num_warps: int
@@ -65,11 +66,20 @@ class Decode:
     def constants(self, shape: AttentionShape) -> dict[str, int | float]:
         return {**shape.constants(), "BLOCK": self.block, "STAGES": self.stages}
 
+    def boxes(self, shape: AttentionShape) -> dict[str, tuple[int, ...]]:
+        """Of the Hopper kernel's tensor descriptor: bf16, swizzled by 128 bytes."""
+        return {"kv_desc": (shape.page, 64)}
+
+    @property
+    def max_registers(self) -> int | None:
+        """Of a thread of the Hopper kernel: what it needs. More would keep other kernels off the multiprocessor."""
+        return 80 if self.hopper else None
+
     def scratch(self, shape: AttentionShape, sequences: int) -> dict[str, Array]:
         """In the kernel's order. `arrivals` must be zero before the first launch."""
         return {
             "parts": ("f32", (2 * self.programs, shape.group, shape.head_dim)),
-            "stats": ("f32", (2 * self.programs, 2, shape.group)),
+            "stats": ("f32", (2 * self.programs, shape.group)),
             "arrivals": ("i32", (sequences * shape.kv_heads,)),
         }
 

@@ -5,11 +5,11 @@ table_width i32 [1] (W), plan of attention_decode_plan → y bf16 [T, Q, D]. Row
 
 The G = Q/K query heads of a KV head are the rows of one product, so that keys and values are read once. Programs
 take equal shares of (sequence, head, block) units. A program that holds a whole (sequence, head) writes y; otherwise
-it leaves its part (numerator, maximum, denominator) in scratch, and the last of the parts' programs to arrive
+it leaves its part (result and denominator) in scratch, and the last of the parts' programs to arrive
 adds them up in their order: the result does not depend on who comes last.
 
     parts f32 [2·PROGRAMS, G, D]      a program's part of a head that began before it (2g), or ends after it (2g + 1)
-    stats f32 [2·PROGRAMS, 2, G]      their maxima (of scale·log2(e)·q·k) and denominators
+    stats f32 [2·PROGRAMS, G]         log2 of their denominators, Σ exp(scale·q·k)
     arrivals i32 [S·K]                zero before the first launch; each launch leaves it zero
 
 Plan, lengths and table_width must be complete before the chain of dependent launches begins: they are read before it
@@ -106,15 +106,15 @@ def attention_decode(
             numerator = tl.dot(p.to(v.dtype), v, numerator * shrink[:, None])
             maximum = raised
 
+        y = numerator / denominator[:, None]
         first_program = head_unit // share
         part_count = (head_unit + blocks - 1) // share - first_program + 1
         if part_count == 1:
-            tl.store(y_ptr + offset, (numerator / denominator[:, None]).to(y_ptr.dtype.element_ty), mask=is_head)
+            tl.store(y_ptr + offset, y.to(y_ptr.dtype.element_ty), mask=is_head)
         else:
             slot = 2 * program + tl.where(begin == 0, 1, 0)
-            tl.store(parts_ptr + slot * (G * D) + row[:, None] * D + d[None, :], numerator, mask=is_head)
-            tl.store(stats_ptr + slot * (2 * G) + row, maximum, mask=row < G)
-            tl.store(stats_ptr + slot * (2 * G) + G + row, denominator, mask=row < G)
+            tl.store(parts_ptr + slot * (G * D) + row[:, None] * D + d[None, :], y, mask=is_head)
+            tl.store(stats_ptr + slot * G + row, maximum + tl.log2(denominator), mask=row < G)
             tl.debug_barrier()  # all threads' parts are written before one thread announces them
             arrival_ptr = arrivals_ptr + s * K + head
             if tl.atomic_add(arrival_ptr, 1, sem="acq_rel", scope="gpu") == part_count - 1:
@@ -138,26 +138,21 @@ def _add_parts(parts_ptr, stats_ptr, y_head_ptr, first_program, part_count, G: t
     d = tl.arange(0, D)
     is_head = g < G
     maximum = tl.full([GP], float("-inf"), tl.float32)
-    denominator = tl.zeros([GP], tl.float32)
-    numerator = tl.zeros([GP, D], tl.float32)
+    total = tl.zeros([GP], tl.float32)
+    y = tl.zeros([GP, D], tl.float32)
     for start in range(0, part_count, AT_ONCE):
         part = start + tl.arange(0, AT_ONCE)
         slot = 2 * (first_program + part) + tl.where(part == 0, 1, 0)
         live = (part < part_count)[:, None] & is_head[None, :]
-        maxima = tl.load(
-            stats_ptr + slot[:, None] * (2 * G) + g[None, :], mask=live, other=float("-inf"), cache_modifier=".cg"
-        )
-        denominators = tl.load(
-            stats_ptr + slot[:, None] * (2 * G) + G + g[None, :], mask=live, other=0.0, cache_modifier=".cg"
-        )
-        source = slot[:, None, None] * (G * D) + g[None, :, None] * D + d[None, None, :]
-        numerators = tl.load(parts_ptr + source, mask=live[:, :, None], other=0.0, cache_modifier=".cg")
-        raised = tl.maximum(maximum, tl.max(maxima, axis=0))
-        raised = tl.where(is_head, raised, 0.0)
-        weight = tl.exp2(maxima - raised[None, :])
+        source = slot[:, None] * G + g[None, :]
+        stats = tl.load(stats_ptr + source, mask=live, other=float("-inf"), cache_modifier=".cg")
+        part_ptrs = parts_ptr + source[:, :, None] * D + d[None, None, :]
+        parts = tl.load(part_ptrs, mask=live[:, :, None], other=0.0, cache_modifier=".cg")
+        raised = tl.where(is_head, tl.maximum(maximum, tl.max(stats, axis=0)), 0.0)
+        weights = tl.exp2(stats - raised[None, :])
         shrink = tl.exp2(maximum - raised)
-        denominator = denominator * shrink + tl.sum(denominators * weight, axis=0)
-        numerator = numerator * shrink[:, None] + tl.sum(numerators * weight[:, :, None], axis=0)
+        total = total * shrink + tl.sum(weights, axis=0)
+        y = y * shrink[:, None] + tl.sum(parts * weights[:, :, None], axis=0)
         maximum = raised
-    y = (numerator / denominator[:, None]).to(y_head_ptr.dtype.element_ty)
+    y = (y / total[:, None]).to(y_head_ptr.dtype.element_ty)
     tl.store(y_head_ptr + g[:, None] * D + d[None, :], y, mask=is_head[:, None])

@@ -12,7 +12,7 @@ from oi.codegen.cuda.kernels.attention_decode_plan import attention_decode_plan
 from oi.codegen.cuda.kernels.attention_prefill import attention_prefill
 from oi.codegen.cuda.kernels.attention_prefill_plan import attention_prefill_plan
 
-__all__ = ["AttentionCall", "DecodeLaunch", "PrefillLaunch"]
+__all__ = ["AttentionCall", "DecodeLaunch", "PrefillLaunch", "Qkv"]
 
 
 @dataclass
@@ -38,6 +38,17 @@ class AttentionCall:
         return len(self.query_lens)
 
 
+@dataclass
+class Qkv:
+    """What attention reads in place of q where qkv_norm_rope_write is part of it."""
+
+    qkv: torch.Tensor
+    q_weight: torch.Tensor
+    k_weight: torch.Tensor
+    angles: torch.Tensor
+    eps: float
+
+
 def _poisoned(array: Array, device: torch.device) -> torch.Tensor:
     """NaN, and zeros where the kernel asks for them (its only integers)."""
     dtype, shape = array
@@ -49,8 +60,8 @@ def _poisoned(array: Array, device: torch.device) -> torch.Tensor:
 class DecodeLaunch:
     """Buffers for a call; `plan` once its lengths are set, then `run`, which fills `y`."""
 
-    def __init__(self, call: AttentionCall, config: Decode, pdl: bool = False) -> None:
-        self.call, self.config, self.pdl = call, config, pdl
+    def __init__(self, call: AttentionCall, config: Decode, pdl: bool = False, qkv: Qkv | None = None) -> None:
+        self.call, self.config, self.pdl, self.qkv = call, config, pdl, qkv
         device = call.q.device
         self.y = torch.full_like(call.q, torch.nan)
         self.plan_buffer = torch.full((config.plan_size(call.sequences),), -(10**9), dtype=torch.int32, device=device)
@@ -70,8 +81,17 @@ class DecodeLaunch:
 
     def run(self) -> None:
         call, config = self.call, self.config
-        attention_decode[(config.programs,)](
-            call.q,
+        kernel, inputs, constants, options = attention_decode, [call.q], config.constants(call.shape), {}
+        if config.hopper:
+            from oi.codegen.cuda.kernels import attention_decode_hopper as hopper
+
+            kernel, options = hopper.attention_decode_hopper, {"maxnreg": config.max_registers}
+            if self.qkv:
+                kernel, constants["EPS"] = hopper.qkv_attention_decode_hopper, self.qkv.eps
+                inputs = [self.qkv.qkv, self.qkv.q_weight, self.qkv.k_weight, self.qkv.angles]
+            inputs.insert(0, _descriptor(call.kv.view(-1, call.kv.shape[-1]), config.boxes(call.shape)["kv_desc"]))
+        kernel[(config.programs,)](
+            *inputs,
             call.kv,
             call.query_starts,
             call.context_lens,
@@ -82,9 +102,10 @@ class DecodeLaunch:
             call.layer,
             call.sequences,
             call.table_width,
-            **config.constants(call.shape),
+            **constants,
             PDL=self.pdl,
             num_warps=config.num_warps,
+            **options,
             **({"launch_pdl": True} if self.pdl else {}),
         )
 

@@ -32,7 +32,7 @@ def choose_decode(sequences: int, *, target: str = "sm_90", multiprocessors: int
     """For a step of at most so many sequences."""
     config = _entry(target, "decode", "max_sequences", sequences)
     if config is None:
-        return Decode(block=32, stages=3, num_warps=4, programs=2 * multiprocessors)
+        return Decode(hopper=False, block=32, stages=3, num_warps=4, programs=2 * multiprocessors)
     return Decode(**config)
 
 

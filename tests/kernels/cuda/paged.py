@@ -5,6 +5,8 @@ Everything that a kernel must not read is NaN.
 
 from __future__ import annotations
 
+import random
+
 import torch
 
 from oi.codegen.cuda.tuning.attention_launch import AttentionCall
@@ -23,15 +25,23 @@ def make_call(
     layers: int = 2,
     layer: int = 1,
     spare_tokens: int = 0,
+    spare_pages: int = 0,
     poison: bool = True,
 ) -> AttentionCall:
-    """Random queries and cache on shuffled pages. Slots outside of the contexts are NaN if `poison`."""
+    """Random queries and cache on shuffled pages. Slots outside of the contexts are NaN if `poison`.
+
+    A sequence of length 0 is padding: it starts at any row. Tables are `spare_pages` wider than the longest context,
+    and name page -1 behind each sequence's last; that page is NaN too.
+    """
     q_heads, kv_heads = heads
     pages = [-(-c // PAGE) for c in context_lens]
     used = sum(pages)
     order = torch.randperm(used + 3, device=device).to(torch.int32)
-    table = torch.full((len(pages), max(*pages, 1)), -1, dtype=torch.int32, device=device)
-    kv = torch.randn((used + 3, layers, 2, kv_heads, PAGE, head_dim), dtype=dtype, device=device)
+    table = torch.full((len(pages), max(*pages, 1) + spare_pages), -1, dtype=torch.int32, device=device)
+    kv = torch.randn((used + 4, layers, 2, kv_heads, PAGE, head_dim), dtype=dtype, device=device)
+    if poison:
+        kv[0] = torch.nan
+    kv = kv[1:]
     if poison:
         kv[order[used:].long()] = torch.nan
     first = 0
@@ -46,10 +56,20 @@ def make_call(
     def ints(values: list[int]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.int32, device=device)
 
-    starts = [sum(query_lens[:s]) for s in range(len(query_lens))]
-    return AttentionCall(
-        q, kv, ints(starts), ints(query_lens), ints(context_lens), table, ints([table.shape[1]]), layer
-    )
+    starts = [sum(query_lens[:s]) if n else random.randrange(max(1, len(q))) for s, n in enumerate(query_lens)]
+    width = ints([table.shape[1]])
+    return AttentionCall(q, kv, ints(starts), ints(query_lens), ints(context_lens), table, width, layer)
+
+
+def random_mix(decodes: int, prefills: int, padding: int, longest: int) -> tuple[list[int], list[int]]:
+    """(query_lens, context_lens) in random order; many contexts end at or beside the end of a page or a block."""
+    ends = [e + by for e in (16, 32, 64, 128, 192, 256) for by in (-1, 0, 1) if e + by <= longest]
+    sequences = [(0, 0)] * padding
+    for i in range(decodes + prefills):
+        context = random.choice(ends) if random.random() < 0.5 else random.randint(2, longest)
+        sequences.append((1 if i < decodes else random.choice((2, context, random.randint(2, context))), context))
+    random.shuffle(sequences)
+    return [n for n, _ in sequences], [c for _, c in sequences]
 
 
 def reference(call: AttentionCall, *, decode: bool) -> tuple[torch.Tensor, torch.Tensor]:

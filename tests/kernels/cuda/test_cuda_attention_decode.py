@@ -9,33 +9,65 @@ from tests.kernels.cuda.triton_device import DEVICE, DTYPE, INTERPRETED, ROUNDIN
 # isort: split
 
 from oi.codegen.cuda.kernels.attention import Decode
-from oi.codegen.cuda.tuning.attention_launch import DecodeLaunch
+from oi.codegen.cuda.tuning.attention_launch import DecodeLaunch, Qkv
 from oi.codegen.cuda.tuning.attention_table import choose_decode
-from tests.kernels.cuda.paged import make_call, reference
+from tests.kernels.cuda.paged import make_call, random_mix, reference
+from tests.kernels.cuda.row_reference import rms_norm_reference, rope_reference
 
 pytestmark = pytest.mark.gpu
 
 DIM = 32 if INTERPRETED else 128
 LENS = ([1, 0, 1, 5, 1, 70, 1], [370, 0, 1, 50, 130, 200, 64])
 LONG = ([1, 1, 0, 2, 1, 1], [16000, 1, 0, 9, 16, 3700])
+IS_HOPPER = not INTERPRETED and torch.cuda.get_device_capability() == (9, 0)
+HEADS = [(4, 2), (10, 2), (2, 2)] if INTERPRETED else [(32, 8), (16, 8), (40, 8), (64, 8)]
 
 
-@pytest.mark.parametrize("heads", [(4, 2), (10, 2), (2, 2)] if INTERPRETED else [(32, 8), (16, 8), (40, 8), (64, 8)])
-@pytest.mark.parametrize("programs", [3, 7, 20, 132, 396])
-@pytest.mark.parametrize("lens", [LENS] if INTERPRETED else [LENS, LONG], ids=str)
-def test_any_split(lens: tuple[list[int], list[int]], programs: int, heads: tuple[int, int]) -> None:
-    call = make_call(*lens, device=DEVICE, dtype=DTYPE, heads=heads, head_dim=DIM, spare_tokens=2)
-    launch = DecodeLaunch(call, Decode(block=32, stages=4, num_warps=4, programs=programs))
+def config_of(kind: str, programs: int) -> Decode:
+    if kind == "portable":
+        return Decode(hopper=False, block=32, stages=4, num_warps=4, programs=programs)
+    if not IS_HOPPER:
+        pytest.skip("needs an sm_90 GPU")
+    return Decode(hopper=True, block=64, stages=3, num_warps=4, programs=programs)
+
+
+def check(launch: DecodeLaunch) -> None:
+    """Right, of this step's decode rows only, twice the same."""
     launch.plan()
     launch.run()
-    expected, own = reference(call, decode=True)
-    assert relative_error(launch.y[own], expected[own]) < ROUNDING
+    expected, own = reference(launch.call, decode=True)
+    if own.any():
+        assert relative_error(launch.y[own], expected[own]) < ROUNDING
     assert launch.y[~own].isnan().all(), "rows of other sequences were written"
     first = launch.y.clone()
     launch.y.fill_(torch.nan)
     launch.run()
     assert torch.equal(launch.y[own], first[own]), "two runs differ"
     assert not launch.scratch["arrivals"].any()
+
+
+@pytest.mark.parametrize("heads", HEADS)
+@pytest.mark.parametrize("programs", [3, 7, 20, 132, 396])
+@pytest.mark.parametrize("kind", ["portable", "hopper"])
+@pytest.mark.parametrize("lens", [LENS] if INTERPRETED else [LENS, LONG], ids=str)
+def test_any_split(lens: tuple[list[int], list[int]], kind: str, programs: int, heads: tuple[int, int]) -> None:
+    config = config_of(kind, programs)
+    check(DecodeLaunch(make_call(*lens, device=DEVICE, dtype=DTYPE, heads=heads, head_dim=DIM, spare_tokens=2), config))
+
+
+@pytest.mark.parametrize("programs", [5, 132])
+@pytest.mark.parametrize("kind", ["portable", "hopper"])
+@pytest.mark.parametrize(
+    ("decodes", "prefills", "padding"),
+    [(4, 0, 4), (3, 2, 3), (1, 0, 7), (0, 3, 2), (0, 0, 4), *([] if INTERPRETED else [(60, 4, 192), (250, 0, 6)])],
+)
+def test_padded_mix(decodes: int, prefills: int, padding: int, kind: str, programs: int) -> None:
+    """Padded sequences anywhere, steps without any decode, contexts that end at the ends of pages and blocks."""
+    config = config_of(kind, programs)
+    for longest in (70, 300) if INTERPRETED else (70, 300, 900):
+        lens = random_mix(decodes, prefills, padding, longest)
+        call = make_call(*lens, device=DEVICE, dtype=DTYPE, heads=HEADS[0], head_dim=DIM, spare_tokens=3, spare_pages=2)
+        check(DecodeLaunch(call, config))
 
 
 @pytest.mark.skipif(INTERPRETED, reason="large")
@@ -49,3 +81,41 @@ def test_chosen_launch(sequences: int) -> None:
     launch.run()
     expected, own = reference(call, decode=True)
     assert relative_error(launch.y[own], expected[own]) < ROUNDING
+
+
+@pytest.mark.skipif(not IS_HOPPER, reason="needs an sm_90 GPU")
+@pytest.mark.parametrize("programs", [5, 132])
+@pytest.mark.parametrize("heads", HEADS)
+def test_with_qkv_norm_rope_write(heads: tuple[int, int], programs: int) -> None:
+    q_heads, kv_heads = heads
+    lens = random_mix(20, 0, 4, 400)
+    call = make_call(*lens, heads=heads, spare_tokens=4)
+    tokens = len(call.q)
+    qkv = torch.randn(tokens, (q_heads + 2 * kv_heads) * 128, device=DEVICE, dtype=DTYPE)
+    q_weight, k_weight = (torch.randn(128, device=DEVICE, dtype=DTYPE) for _ in range(2))
+    angle = torch.rand(tokens, 64, device=DEVICE) * 6
+    angles = torch.cat((angle.cos(), angle.sin()), 1)
+
+    rows = qkv.view(tokens, -1, 128)
+    call.q = rope_reference(rms_norm_reference(rows[:, :q_heads], q_weight), angles).to(DTYPE)
+    k = rope_reference(rms_norm_reference(rows[:, q_heads : q_heads + kv_heads], k_weight), angles).to(DTYPE)
+    v = rows[:, q_heads + kv_heads :]
+    before = call.kv.clone()
+    for s in (s for s, n in enumerate(lens[0]) if n):
+        position, token = lens[1][s] - 1, int(call.query_starts[s])
+        page = int(call.page_table[s, position // 16])
+        call.kv[page, call.layer, :, :, position % 16] = torch.stack((k[token], v[token]))
+        before[page, call.layer, :, :, position % 16] = torch.nan
+    expected, own = reference(call, decode=True)
+    after, call.kv = call.kv, before
+
+    config = config_of("hopper", programs)
+    launch = DecodeLaunch(call, config, qkv=Qkv(qkv, q_weight, k_weight, angles, eps=1e-6))
+    launch.plan()
+    launch.run()
+    assert relative_error(launch.y[own], expected[own]) < ROUNDING
+    assert torch.equal(call.kv.isnan(), after.isnan()), "the cache's written slots are not the newest ones"
+    assert relative_error(call.kv.nan_to_num(), after.nan_to_num()) < 1e-3
+    first = launch.y.clone()
+    launch.run()
+    assert torch.equal(launch.y[own], first[own]), "two runs differ"

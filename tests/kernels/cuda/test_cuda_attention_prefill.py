@@ -10,7 +10,7 @@ from tests.kernels.cuda.triton_device import DEVICE, DTYPE, INTERPRETED, ROUNDIN
 
 from oi.codegen.cuda.kernels.attention import Prefill
 from oi.codegen.cuda.tuning.attention_launch import PrefillLaunch
-from tests.kernels.cuda.paged import make_call, reference
+from tests.kernels.cuda.paged import make_call, random_mix, reference
 
 pytestmark = pytest.mark.gpu
 
@@ -43,12 +43,34 @@ def is_hopper() -> bool:
 def test_prefill(lens: tuple[list[int], list[int]], config: Prefill, heads: tuple[int, int]) -> None:
     if config.hopper and not is_hopper():
         pytest.skip("needs an sm_90 GPU")
-    call = make_call(*lens, device=DEVICE, dtype=DTYPE, heads=heads, head_dim=DIM, spare_tokens=5)
-    launch = PrefillLaunch(call, config)
+    check(
+        PrefillLaunch(make_call(*lens, device=DEVICE, dtype=DTYPE, heads=heads, head_dim=DIM, spare_tokens=5), config)
+    )
+
+
+@pytest.mark.parametrize("config", PORTABLE + HOPPER, ids=str)
+@pytest.mark.parametrize(
+    ("decodes", "prefills", "padding"),
+    [(3, 2, 3), (0, 2, 1), (0, 1, 7), (3, 0, 2), (0, 0, 4), *([] if INTERPRETED else [(60, 8, 188)])],
+)
+def test_padded_mix(decodes: int, prefills: int, padding: int, config: Prefill) -> None:
+    """Padded sequences anywhere, steps without any prefill, contexts that end at the ends of pages and blocks."""
+    if config.hopper and not is_hopper():
+        pytest.skip("needs an sm_90 GPU")
+    heads = (4, 2) if INTERPRETED else (32, 8)
+    for longest in (70,) if INTERPRETED else (70, 300, 900):
+        lens = random_mix(decodes, prefills, padding, longest)
+        call = make_call(*lens, device=DEVICE, dtype=DTYPE, heads=heads, head_dim=DIM, spare_tokens=5, spare_pages=2)
+        check(PrefillLaunch(call, config))
+
+
+def check(launch: PrefillLaunch) -> None:
+    """Right, of this step's prefill rows only, twice the same."""
     launch.plan()
     launch.run()
-    expected, own = reference(call, decode=False)
-    assert relative_error(launch.y[own], expected[own]) < ROUNDING
+    expected, own = reference(launch.call, decode=False)
+    if own.any():
+        assert relative_error(launch.y[own], expected[own]) < ROUNDING
     assert launch.y[~own].isnan().all(), "rows of other sequences were written"
     first = launch.y.clone()
     launch.y.fill_(torch.nan)
