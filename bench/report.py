@@ -10,6 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench.serve import peers as serve_peers
+from bench.serve import plots
+from bench.serve import report as serve_report
+
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results"
 README = ROOT / "README.md"
@@ -54,23 +58,52 @@ def prefix(result: dict[str, Any]) -> str:
     )
 
 
+def _serve(folder: str) -> Callable[[dict[str, Any]], str]:
+    def render(result: dict[str, Any]) -> str:
+        plot = f"![latency and throughput by load]({(RESULTS / folder / 'serve.svg').relative_to(ROOT)})"
+        return f"{serve_report.section(result, serve_peers.of(RESULTS / folder))}\n\n{plot}"
+
+    return render
+
+
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "peers": ("cpu/peers.json", peers),
     "startup": ("cpu/startup.json", startup),
     "prefix": ("cpu/prefix.json", prefix),
+    "serve-cpu": ("cpu/serve.json", _serve("cpu")),
+    "serve-h100": ("h100/serve.json", _serve("h100")),
 }
 
 
 def fill(readme: str) -> str:
-    """The README with the text between `<!-- NAME -->` and `<!-- /NAME -->` made anew from the results."""
+    """The README, the text between `<!-- NAME -->` and `<!-- /NAME -->` made anew, empty where there is no result."""
     for name, (file, render) in SECTIONS.items():
-        result = json.loads((RESULTS / file).read_text())
-        cpu, cores = result["machine"]["cpu"], result["machine"]["cores"]
-        machine = f"<sub>{cpu}, {cores} cores, commit {result['commit']}: `{result['command']}`</sub>"
-        text = f"<!-- {name} -->\n{render(result)}\n\n{machine}\n<!-- /{name} -->"
-        readme, found = re.subn(rf"<!-- {name} -->.*?<!-- /{name} -->", lambda _, t=text: t, readme, flags=re.DOTALL)
+        text = f"<!-- {name} -->\n{_body(RESULTS / file, render)}<!-- /{name} -->"
+        literal = text.replace("\\", r"\\")
+        readme, found = re.subn(rf"<!-- {name} -->.*?<!-- /{name} -->", literal, readme, flags=re.DOTALL)
         assert found == 1, f"README.md has {found} places for {name!r}, not one"
     return readme
+
+
+def _body(file: Path, render: Callable[[dict[str, Any]], str]) -> str:
+    if not file.exists():
+        return ""
+    result = json.loads(file.read_text())
+    cpu, cores = result["machine"]["cpu"], result["machine"]["cores"]
+    device = f"{result['device']['gpu']}, " if "device" in result else ""
+    machine = f"<sub>{device}{cpu}, {cores} cores, commit {result['commit']}: `{result['command']}`</sub>"
+    return f"{render(result)}\n\n{machine}\n"
+
+
+def draw(*, check: bool) -> None:
+    """The plots; with `check`, exit where one does not show what the results say."""
+    for file in sorted(RESULTS.glob("*/serve.json")):
+        figures = json.loads(file.read_text()), serve_peers.of(file.parent)
+        plot = file.with_suffix(".svg")
+        if not plots.is_drawn(plot, *figures):
+            if check:
+                sys.exit(f"{plot.relative_to(ROOT)} is not what bench/results/ says; run python -m bench.report")
+            plots.draw(plot, *figures)
 
 
 def main() -> None:
@@ -81,6 +114,7 @@ def main() -> None:
     after = fill(before)
     if args.check and before != after:
         sys.exit("README.md is not what bench/results/ says; run python -m bench.report")
+    draw(check=args.check)
     README.write_text(after)
 
 
