@@ -1,8 +1,9 @@
 """A conversation to token ids, by the checkpoint's own chat template.
 
 The template's special tokens are control tokens; the same characters inside what the user wrote are text. Before
-rendering, every special token in a string of the conversation is broken by a character that occurs nowhere else;
-the rendered text is cut at the special tokens that are left, which are the template's, and the breaks are taken out.
+rendering, every special token in a string of the conversation (there is none, in general) is broken by a character
+that occurs nowhere else; the rendered text is cut at the special tokens that are left, which are the template's, and
+the breaks are taken out.
 """
 
 from __future__ import annotations
@@ -50,15 +51,29 @@ class ChatTemplate:
             raise RequestError(f"chat_template_kwargs must not set {', '.join(sorted(taken))}", "chat_template_kwargs")
         given = {"messages": list(messages), "tools": list(tools) if tools else None, **(kwargs or {})}
         try:
-            written = json.dumps(given, ensure_ascii=False)
-            mark = next(chr(c) for c in _PRIVATE_USE if chr(c) not in written)
-            values = {**self._variables, **self._broken(given, mark), "add_generation_prompt": add_generation_prompt}
-            text = self._template.render(values)
+            mark = self._mark(given)
+            safe = given if mark is None else self._broken(given, mark)
+            text = self._template.render({**self._variables, **safe, "add_generation_prompt": add_generation_prompt})
         except RecursionError:
             raise RequestError("the conversation is nested too deeply", "messages") from None
         except Exception as e:  # a template may fail in any way on messages that it was not written for
             raise RequestError(f"the model's chat template cannot render these messages: {e}", "messages") from e
-        return self._tokenizer.encode_parts([part.replace(mark, "") for part in self._tokenizer.split_specials(text)])
+        parts = self._tokenizer.split_specials(text)
+        return self._tokenizer.encode_parts(parts if mark is None else [part.replace(mark, "") for part in parts])
+
+    def _mark(self, given: Any) -> str | None:
+        """A character that is nowhere in `given`; None where no string holds a special token and none is needed."""
+        if not self._holds_special(given):
+            return None
+        written = json.dumps(given, ensure_ascii=False)
+        return next(chr(c) for c in _PRIVATE_USE if chr(c) not in written)
+
+    def _holds_special(self, value: Any) -> bool:
+        if isinstance(value, str):
+            return self._tokenizer.holds_special(value)
+        if isinstance(value, dict):
+            return self._holds_special(list(value)) or self._holds_special(list(value.values()))
+        return isinstance(value, list) and any(map(self._holds_special, value))
 
     def _broken(self, value: Any, mark: str) -> Any:
         """`value` with `mark` after the first character of every special token in its strings."""

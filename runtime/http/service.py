@@ -30,9 +30,6 @@ from oi.runtime.tokenizer import Tokenizer
 __all__ = ["SERVICE", "Service", "TextModel"]
 
 MAX_BODY_BYTES = 16 << 20
-_LONG_TEXT = 4096
-"""From so many characters on, text is tokenized beside the event loop (4096 take about 2 ms)."""
-
 _log = logging.getLogger("oi.http")
 _Request = TypeVar("_Request", CompletionRequest, ChatCompletionRequest)
 _Result = TypeVar("_Result")
@@ -125,7 +122,7 @@ class Service:
 
     async def off_loop(self, characters: int, work: Callable[[], _Result]) -> _Result:
         """`work()`, beside the event loop where the text is long."""
-        if characters < _LONG_TEXT:
+        if characters <= self.model.tokenizer.quick_characters:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._tokenizing, work)
 

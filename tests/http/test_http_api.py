@@ -282,6 +282,15 @@ def test_bodies_that_are_no_request(server: ServerProcess, body: bytes) -> None:
     assert refused(server, "/v1/completions", body)["message"]
 
 
+def test_half_a_surrogate_pair(server: ServerProcess) -> None:
+    """JSON can say it, no text can hold it: in the body, and in the JSON that a tool call's arguments are."""
+    refused(server, "/v1/completions", rb'{"prompt": "a\ud800b"}')
+    refused(server, "/v1/completions", b'{"prompt": "a\xff\xfeb"}')
+    call = {"function": {"name": "f", "arguments": r'{"a": "\ud800"}'}}
+    history = [{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": [call]}]
+    assert "surrogate" in refused(server, "/v1/chat/completions", {"messages": history})["message"]
+
+
 def test_deeply_nested_template_arguments(server: ServerProcess) -> None:
     deep = b'{"a":' * 400 + b"1" + b"}" * 400
     body = b'{"messages":[{"role":"user","content":"x"}],"chat_template_kwargs":{"enable_thinking":' + deep + b"}}"

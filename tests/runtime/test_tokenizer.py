@@ -5,7 +5,7 @@ import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oi.runtime.errors import CheckpointError
+from oi.runtime.errors import CheckpointError, RequestError
 from oi.runtime.tokenizer import Tokenizer
 from tests import tiny_tokenizer
 
@@ -20,9 +20,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_tokenizer.write(tmp_path_factory.mktemp("tokenizer"))
 
 
-@pytest.fixture(scope="module")
-def ours(folder: Path) -> Tokenizer:
-    return Tokenizer(folder)
+@pytest.fixture(scope="module", params=["reference", "fast"])
+def ours(request: pytest.FixtureRequest, folder: Path) -> Tokenizer:
+    tokenizer = Tokenizer(folder)
+    if request.param == "fast":
+        tokenizer.speed_up()
+        assert tokenizer.fast
+    return tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +56,22 @@ def test_decodes_like_the_library(ours: Tokenizer, theirs: tokenizers.Tokenizer,
 def test_all_bytes_have_a_token(ours: Tokenizer, theirs: tokenizers.Tokenizer) -> None:
     singles = {ours.token_bytes(id) for id in range(theirs.get_vocab_size())}
     assert {bytes([b]) for b in range(256)} <= singles
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "<|im_start|>\udc80"])
+def test_half_a_surrogate_pair_is_refused(ours: Tokenizer, text: str) -> None:
+    with pytest.raises(RequestError, match="surrogate"):
+        ours.encode(text)
+
+
+def test_the_change_of_library_is_not_seen(folder: Path) -> None:
+    """Texts and tokens met before it, and after."""
+    tokenizer = Tokenizer(folder)
+    text = "hello <|im_end|> naïve café 日本語"
+    before = tokenizer.encode(text), tokenizer.decode(range(530), skip_specials=False)
+    tokenizer.speed_up()
+    assert tokenizer.fast
+    assert (tokenizer.encode(text), tokenizer.decode(range(530), skip_specials=False)) == before
 
 
 def test_names_the_file_that_is_missing(tmp_path: Path) -> None:
