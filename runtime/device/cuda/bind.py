@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from oi.runtime.cuda_library import Call, CudaLibrary, Descriptor, Int, Io, Operand, Param, Recipe, Scratch
+from oi.runtime.cuda_library import Call, CudaLibrary, Descriptor, Int, Io, Operand, Recipe, Scratch
 from oi.runtime.device.cuda.driver import Driver
 from oi.runtime.errors import ArtifactError
 from oi.runtime.manifest import Launch, Manifest
@@ -25,6 +25,15 @@ class BoundCall(NamedTuple):
     grid: tuple[int, int, int]
     params: tuple[int | bytes, ...]
     """Integers of up to 64 bits, pointers among them, and tensor maps of 128 bytes."""
+
+
+class _Template(NamedTuple):
+    """What a call's parameters are for all launches, and the places of those that are each launch's own."""
+
+    params: list[int | bytes]
+    operands: list[tuple[int, int, int]]
+    """(place, the launch's argument, offset in bytes)"""
+    descriptors: list[tuple[int, Descriptor]]
 
 
 class Part(NamedTuple):
@@ -63,18 +72,19 @@ class Binder:
 
     def part(self, program: str, dim: str, rows: int, inputs: Mapping[str, int]) -> Part:
         """All launches of the program over `dim`, for a bucket of `rows`. `inputs`: addresses of its step inputs."""
-        prologue: dict[BoundCall, None] = {}
-        calls: list[BoundCall] = []
         named = {**self._addresses.outputs, **inputs}
         values = {**named, **self._fixed[program]}
+        templates: dict[int, _Template] = {}
+        prologue: dict[BoundCall, None] = {}
+        calls: list[BoundCall] = []
         for launch in self._manifest.programs[program].launches:
             if launch.rows != dim:
                 continue
             recipe = self._recipe(launch, rows)
             try:
                 args = [a if isinstance(a, int) else values[a] for a in launch.args]
-                prologue.update(dict.fromkeys(self._bind(call, args, named) for call in recipe.prologue))
-                calls.extend(self._bind(call, args, named) for call in recipe.calls)
+                prologue.update(dict.fromkeys(self._bind(call, args, named, templates) for call in recipe.prologue))
+                calls.extend(self._bind(call, args, named, templates) for call in recipe.calls)
             except (KeyError, IndexError) as e:
                 raise ArtifactError(f"{program}: {launch.op} for {dim} = {rows} names {e}, unknown; {_MEND}") from e
         return Part(list(prologue), calls)
@@ -92,21 +102,35 @@ class Binder:
             raise ArtifactError(f"the artifact has no {launch.op} for {launch.rows} = {rows}; {_MEND}")
         return self._library.recipes[variant.kernel]
 
-    def _bind(self, call: Call, args: list[int], named: Mapping[str, int]) -> BoundCall:
-        return BoundCall(call.kernel, call.grid, tuple(self._value(param, args, named) for param in call.params))
+    def _bind(
+        self, call: Call, args: list[int], named: Mapping[str, int], templates: dict[int, _Template]
+    ) -> BoundCall:
+        """`templates`: of this part, by the call's id; all layers have the same calls."""
+        template = templates.get(id(call))
+        if template is None:
+            template = templates[id(call)] = self._template(call, named)
+        params = template.params.copy()
+        for place, arg, offset in template.operands:
+            params[place] = args[arg] + offset
+        for place, descriptor in template.descriptors:
+            params[place] = self._tensor_map(args[descriptor.arg], descriptor)
+        return BoundCall(call.kernel, call.grid, tuple(params))
 
-    def _value(self, param: Param, args: list[int], named: Mapping[str, int]) -> int | bytes:
-        match param:
-            case Operand(arg, offset):
-                return args[arg] + offset
-            case Int(value):
-                return value
-            case Io(name):
-                return named[name]
-            case Scratch(name, offset):
-                return self._addresses.scratch[name] + offset
-            case Descriptor(arg):
-                return self._tensor_map(args[arg], param)
+    def _template(self, call: Call, named: Mapping[str, int]) -> _Template:
+        template = _Template([0] * len(call.params), [], [])
+        for place, param in enumerate(call.params):
+            match param:
+                case Operand(arg, offset):
+                    template.operands.append((place, arg, offset))
+                case Descriptor():
+                    template.descriptors.append((place, param))
+                case Int(value):
+                    template.params[place] = value
+                case Io(name):
+                    template.params[place] = named[name]
+                case Scratch(name, offset):
+                    template.params[place] = self._addresses.scratch[name] + offset
+        return template
 
     def _tensor_map(self, address: int, descriptor: Descriptor) -> bytes:
         shape = list(descriptor.shape)
