@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 
@@ -16,17 +17,20 @@ from rich.text import Text
 
 from oi.codegen.compiler import Compiled, compile_artifact
 from oi.codegen.dump import IrDump
+from oi.codegen.errors import CompileError
 from oi.codegen.model_file import find_model_file, load_model_file
 from oi.codegen.target import Target
 from oi.ir.errors import IRError
-from oi.runtime.artifact_path import DEFAULT_MODEL_FILE, default_path
+from oi.runtime.artifact_path import DEFAULT_MODEL_FILE, default_path, host_target
 from oi.runtime.checkpoint import config_hash, read_config, resolve
 from oi.runtime.errors import OiError
 from oi.runtime.manifest import Limits
 
 __all__ = ["main"]
 
-_MAX_TOKENS, _MAX_SEQUENCES, _EDITS_PER_SEQUENCE = 512, 64, 4096
+_LIMITS = {"cpu": (512, 64), "cuda": (4096, 256)}
+"""Tokens and sequences of a step, by kind of target, where nobody says."""
+_EDITS_PER_SEQUENCE, _MOST_EDITS = 4096, 1 << 18
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         notes = "".join(f" ({note})" for note in getattr(e, "__notes__", ()))
         print(f"oi-compile: error: {e}{notes}", file=sys.stderr)
         return 1
+    for note in compiled.notes:
+        print(f"oi-compile: note: {note}", file=sys.stderr)
     seconds, size = time.perf_counter() - started, compiled.bytes / 2**20
     print(f"{compiled.folder}  {size:.1f} MiB, {compiled.kernels} kernels, {seconds:.1f} s")
     return 0
@@ -58,7 +64,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR_OR_HUB_ID",
         help="checkpoint whose config.json to compile for (default: the bundled one)",
     )
-    parser.add_argument("--target", choices=["cpu"], default="cpu", help="machine to compile for (default: this CPU)")
+    parser.add_argument(
+        "--target",
+        metavar="auto|cpu|cuda:ARCH",
+        type=_target_name,
+        default="auto",
+        help="machine to compile for: this CPU, or a GPU like cuda:sm_90, which need not be here "
+        "(default: this machine's GPU, where it has none its CPU)",
+    )
     parser.add_argument(
         "-o",
         "--output",
@@ -73,17 +86,25 @@ def _parser() -> argparse.ArgumentParser:
         "--max-tokens",
         metavar="N",
         type=_positive,
-        default=_MAX_TOKENS,
-        help="tokens that one step can compute, decode rows and prompt chunks together (default: %(default)s)",
+        help="tokens that one step can compute, decode rows and prompt chunks together "
+        f"(default: {_LIMITS['cpu'][0]} on a CPU, {_LIMITS['cuda'][0]} on a GPU)",
     )
     parser.add_argument(
         "--max-sequences",
         metavar="N",
         type=_positive,
-        default=_MAX_SEQUENCES,
-        help="sequences that one step can advance (default: %(default)s)",
+        help="sequences that one step can advance "
+        f"(default: {_LIMITS['cpu'][1]} on a CPU, {_LIMITS['cuda'][1]} on a GPU)",
     )
     return parser
+
+
+def _target_name(text: str) -> str:
+    if text == "auto":
+        return host_target()
+    if text != "cpu" and not text.startswith("cuda:"):
+        raise argparse.ArgumentTypeError(f"must be auto, cpu or like cuda:sm_90, found {text!r}")
+    return text
 
 
 def _positive(text: str) -> int:
@@ -97,28 +118,34 @@ def _compile(args: argparse.Namespace, console: Console) -> Compiled:
     model_file = load_model_file(find_model_file(args.model_file))
     checkpoint = resolve(args.model)
     hf_config = read_config(checkpoint)
-    limits = Limits(args.max_tokens, args.max_sequences, _EDITS_PER_SEQUENCE * args.max_sequences)
-    folder = args.output or _default_folder(hf_config, limits, model_file.path)
+    default = _LIMITS[args.target.partition(":")[0]]
+    sizes = (args.max_tokens or default[0], args.max_sequences or default[1])
+    limits = Limits(*sizes, min(_EDITS_PER_SEQUENCE * sizes[1], _MOST_EDITS))
+    folder = args.output or default_path(
+        config_hash(hf_config), None if sizes == default else sizes, model_file.path, args.target
+    )
     dump = None if args.dump_ir is None else IrDump(args.dump_ir)
     console.print(f"oi-compile: {checkpoint} for {args.target} with {model_file.path}")
     with _Bars(console) as bars:
         bars.phase("compiler", 1)
-        target = _target(args.target)
+        target = _target(args.target, limits)
         bars.step("loaded")
         return compile_artifact(model_file, hf_config, target, limits, folder, bars, dump)
 
 
-def _default_folder(hf_config: dict[str, object], limits: Limits, model_file: Path) -> Path:
-    sizes = (limits.max_tokens, limits.max_sequences)
-    return default_path(config_hash(hf_config), None if sizes == (_MAX_TOKENS, _MAX_SEQUENCES) else sizes, model_file)
-
-
-def _target(kind: str) -> Target:
+def _target(name: str, limits: Limits) -> Target:
     """Import a target's compiler only when it is asked for: it is large."""
-    from oi.codegen.cpu.target import CpuTarget
+    kind, _, arch = name.partition(":")
+    package = {"cpu": "tvm", "cuda": "triton"}[kind]
+    if find_spec(package) is None:
+        raise CompileError(f"compiling for {name} takes {package}, which is not installed: pip install 'oi[compile]'")
+    if kind == "cpu":
+        from oi.codegen.cpu.target import CpuTarget
 
-    assert kind == "cpu"
-    return CpuTarget()
+        return CpuTarget()
+    from oi.codegen.cuda.target import CudaTarget
+
+    return CudaTarget.of(arch, limits)
 
 
 class _Seconds(ProgressColumn):

@@ -42,6 +42,8 @@ class Compiled:
     folder: Path
     bytes: int
     kernels: int
+    notes: tuple[str, ...]
+    """What whoever compiles should know, a line each."""
 
 
 def compile_artifact(
@@ -76,9 +78,13 @@ def compile_artifact(
         dump.plan(lowered, limits)
     progress.step(f"arena {lowered.arena_bytes / 2**20:.1f} MiB")
 
+    notes: tuple[str, ...] = ()
+
     def fill(build: Path) -> Manifest:
+        nonlocal notes
         progress.phase("kernels", len(lowered.kernels))
         library = target.write_library(lowered.kernels, build, progress.step)
+        notes = library.notes
         progress.phase("artifact", 1)
         if lowered.constants.data:
             (build / CONSTANTS).write_bytes(lowered.constants.data)
@@ -101,7 +107,7 @@ def compile_artifact(
 
     size = write_folder(folder, fill)
     progress.step(f"{size / 2**20:.1f} MiB")
-    return Compiled(folder, size, len(lowered.kernels))
+    return Compiled(folder, size, len(lowered.kernels), notes)
 
 
 def _oi_version() -> str:

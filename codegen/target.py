@@ -68,6 +68,8 @@ class Library:
     """The kernels."""
     support: tuple[str, ...] = ()
     """Libraries that must be loaded before it, in order."""
+    notes: tuple[str, ...] = ()
+    """What whoever compiles should know, a line each."""
 
 
 class Target(Protocol):

@@ -17,35 +17,48 @@ from pathlib import Path
 
 from oi.runtime.errors import ArtifactError
 from oi.runtime.host_cpu import host_cpu
+from oi.runtime.host_gpu import host_gpu
 
-__all__ = ["DEFAULT_MODEL_FILE", "artifact_key", "cache_folder", "default_path", "installed_model_file"]
+__all__ = ["DEFAULT_MODEL_FILE", "artifact_key", "cache_folder", "default_path", "host_target", "installed_model_file"]
 
 DEFAULT_MODEL_FILE = "models/qwen3.py"
 
 
-def default_path(config_sha256: str, limits: tuple[int, int] | None = None, model_file: Path | None = None) -> Path:
-    """The artifact's folder for a checkpoint of this `checkpoint.config_hash` on this machine.
+def host_target() -> str:
+    """The target that serves on this machine: its GPU's, like "cuda:sm_90", or "cpu" where it has none."""
+    gpu = host_gpu()
+    return "cpu" if gpu is None else f"cuda:{gpu}"
+
+
+def default_path(
+    config_sha256: str,
+    limits: tuple[int, int] | None = None,
+    model_file: Path | None = None,
+    target: str | None = None,
+) -> Path:
+    """The artifact's folder for a checkpoint of this `checkpoint.config_hash`.
 
     `limits` are (max_tokens, max_sequences) where they are not the compiler's defaults, `model_file`
-    is the model's definition where it is not `models/qwen3.py`. The folder need not exist. Raises ArtifactError
-    where this installation has no compiler, so that only an artifact named by `--artifact` can be used.
+    is the model's definition where it is not `models/qwen3.py`, `target` is "cpu" or like "cuda:sm_90" where it is
+    not `host_target()`. The folder need not exist. Raises ArtifactError where this installation has no compiler, so
+    that only an artifact named by `--artifact` can be used.
     """
-    key = artifact_key(config_sha256, limits, model_file or installed_model_file(DEFAULT_MODEL_FILE))
-    return cache_folder() / "artifacts" / key
+    model_file = model_file or installed_model_file(DEFAULT_MODEL_FILE)
+    return cache_folder() / "artifacts" / artifact_key(config_sha256, limits, model_file, target or host_target())
 
 
-def artifact_key(config_sha256: str, limits: tuple[int, int] | None, model_file: Path) -> str:
+def artifact_key(config_sha256: str, limits: tuple[int, int] | None, model_file: Path, target: str) -> str:
     """32 hex digits over the model's config and definition, the limits, the target, the versions and the compiler."""
     digest = hashlib.sha256()
     facts = {
         "config": config_sha256,
         "limits": limits,
-        "target": {"kind": "cpu", **asdict(host_cpu())},
+        "target": {"kind": "cpu", **asdict(host_cpu())} if target == "cpu" else {"kind": target},
         "tools": _tool_versions(),
     }
     digest.update(json.dumps(facts, sort_keys=True).encode())
     digest.update(hashlib.sha256(model_file.read_bytes()).digest())
-    for name, path in _compiler_sources():
+    for name, path in _compiler_sources("cuda" if target == "cpu" else "cpu"):
         digest.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:32]
 
@@ -71,19 +84,20 @@ def _package_folder(package: str) -> Path:
     return Path(spec.origin).parent
 
 
-_IRRELEVANT = {"__pycache__", "reference", "cuda"}
-"""Folders without a part in what is compiled for a CPU."""
+def _compiler_sources(other: str) -> Iterator[tuple[str, Path]]:
+    """All that decides what the compiler writes, in a stable order, named independently of where it is installed.
 
-
-def _compiler_sources() -> Iterator[tuple[str, Path]]:
-    """All that decides what the compiler writes, in a stable order, named independently of where it is installed."""
+    `other` is the folder of the kind of machine that is not compiled for.
+    """
+    irrelevant = {"__pycache__", "reference", other}
     for package in ("oi.ir", "oi.codegen"):
         folder = _package_folder(package)
         for path in sorted(folder.rglob("*")):
             relative = path.relative_to(folder)
-            if path.is_file() and not _IRRELEVANT & set(relative.parts):
+            if path.is_file() and not irrelevant & set(relative.parts):
                 yield f"{package}/{relative.as_posix()}", path
-    yield "oi.runtime/manifest.py", _package_folder("oi.runtime") / "manifest.py"
+    for schema in ("manifest.py", "cuda_library.py"):
+        yield f"oi.runtime/{schema}", _package_folder("oi.runtime") / schema
 
 
 def _tool_versions() -> list[str]:

@@ -8,23 +8,29 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from oi.runtime.artifact_path import DEFAULT_MODEL_FILE, default_path
+from oi.runtime.artifact_path import DEFAULT_MODEL_FILE, default_path, host_target
 from oi.runtime.checkpoint import config_hash, read_config
 from oi.runtime.errors import ArtifactError
 
 __all__ = ["ensure_artifact"]
 
 
-def ensure_artifact(checkpoint: Path, wanted: Path | None, *, may_compile: bool) -> Path:
-    """The artifact's folder: `wanted`, or the default one. Raises OiError where it is not there and cannot be made."""
-    artifact = wanted or default_path(config_hash(read_config(checkpoint)))
+def ensure_artifact(checkpoint: Path, wanted: Path | None, *, may_compile: bool, target: str | None = None) -> Path:
+    """The artifact's folder: `wanted`, or the default one for `target` (by default this machine's best).
+
+    `target` is as in `oi-compile --target`. Raises OiError where the artifact is not there and cannot be made.
+    """
+    if wanted is not None and (wanted / "manifest.json").is_file():
+        return wanted
+    target = host_target() if target in (None, "auto") else target
+    artifact = wanted or default_path(config_hash(read_config(checkpoint)), target=target)
     if (artifact / "manifest.json").is_file():
         return artifact
-    arguments = [DEFAULT_MODEL_FILE, "--model", str(checkpoint), "-o", str(artifact)]
+    arguments = [DEFAULT_MODEL_FILE, "--model", str(checkpoint), "--target", target, "-o", str(artifact)]
     command = shlex.join(["oi-compile", *arguments])
     if not may_compile:
         raise ArtifactError(f"there is no artifact at {artifact}; make it with: {command}")
-    if find_spec("tvm") is None:
+    if find_spec("tvm" if target == "cpu" else "triton") is None:
         raise ArtifactError(
             f"there is no artifact at {artifact}, and no compiler is installed to make it: "
             "pip install 'oi[compile]', or name an artifact by --artifact"

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from typing import Literal
 
 from triton import compile as compile_kernel
 from triton import knobs
@@ -25,7 +26,7 @@ from oi.codegen.errors import CompileError
 __all__ = ["Cubin", "TensorMapBox", "compile_all", "compile_one"]
 
 _POINTERS_ARE_ALIGNED = [["tt.divisibility", 16]]  # the arena by 64 bytes, weights by 256, the driver's by 256
-_SWIZZLES = (0, 32, 64, 128)  # by CUtensorMapSwizzle
+_SWIZZLES: tuple[Literal[0], Literal[32], Literal[64], Literal[128]] = (0, 32, 64, 128)  # by CUtensorMapSwizzle
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class TensorMapBox:
     """What a tensor map must be made with, as the kernel was compiled for it."""
 
     box: tuple[int, ...]
-    swizzle: int
+    swizzle: Literal[0, 32, 64, 128]
     """Bytes."""
 
 

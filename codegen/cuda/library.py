@@ -33,15 +33,28 @@ def build_library(
         for symbol in [symbol for symbol, missing in waiting.items() if not missing - cubins.keys()]:
             del waiting[symbol]
             on_node(symbol)
+    untuned = sorted({node.untuned for node in nodes.values() if node.untuned is not None})
     library = CudaLibrary(
         buckets=buckets,
         kernels={names[source]: _kernel(names[source], cubins[source]) for source in sources},
         recipes={symbol: _recipe(node, names, cubins) for symbol, node in nodes.items()},
         scratch=largest(need for node in nodes.values() for need in node.scratch if need[1]),
-        defaults=sorted({node.default for node in nodes.values() if node.default is not None}),
+        defaults=[f"{shape} of {rows} rows" for shape, rows in untuned],
     )
     (folder / LIBRARY).write_bytes(msgspec.json.format(msgspec.json.encode(library)) + b"\n")
-    return Library(LIBRARY)
+    return Library(LIBRARY, notes=_notes(untuned, arch))
+
+
+def _notes(untuned: Iterable[tuple[str, int]], arch: Arch) -> tuple[str, ...]:
+    """A line for each shape of a product that nobody measured."""
+    by_shape: dict[str, list[str]] = {}
+    for shape, rows in untuned:
+        by_shape.setdefault(shape, []).append(str(rows))
+    return tuple(
+        f"the launch of {shape} is a default for {len(rows)} row counts ({', '.join(rows)}): "
+        f"tuning/gemm_{arch.name}.json has none, tune_gemm on a GPU measures it"
+        for shape, rows in by_shape.items()
+    )
 
 
 def _kernels(node: NodeSource) -> Iterable[KernelSource]:

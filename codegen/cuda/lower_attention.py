@@ -16,7 +16,7 @@ from oi.codegen.cuda.kernels.attention_decode_plan import attention_decode_plan
 from oi.codegen.cuda.kernels.attention_prefill import attention_prefill
 from oi.codegen.cuda.kernels.attention_prefill_plan import attention_prefill_plan
 from oi.codegen.cuda.node_arguments import node_arguments, static_shape
-from oi.codegen.cuda.source import Argument, CallSource, NodeSource, TensorMap, call, integer, io
+from oi.codegen.cuda.source import Argument, CallSource, Given, NodeSource, TensorMap, call, integer, io
 from oi.codegen.cuda.tuning.attention_table import choose_decode, choose_prefill
 from oi.ir.graph import Node
 from oi.ir.ops import Attention
@@ -74,28 +74,35 @@ def _decode(node: Node, rows: int, sequences: int, arch: Arch) -> NodeSource:
         pdl=False,
     )
     scratch = config.scratch(shape, sequences)
-    made = call(
-        attention_decode,
-        (config.programs,),
-        {
-            "q_ptr": q,
-            "kv_ptr": kv,
-            "query_starts_ptr": query_starts,
-            "context_lens_ptr": context_lens,
-            "page_table_ptr": page_table,
-            "plan_ptr": plan,
-            "y_ptr": y,
-            **_scratch_arguments("attention_decode", scratch),
-            "layer": layer,
-            "S": integer(sequences),
-            "table_width_ptr": io("table_width"),
-        },
-        config.constants(shape),
-        num_warps=config.num_warps,
-        pdl=arch.dependent_launches,
-    )
+    others = {
+        "q_ptr": q,
+        "kv_ptr": kv,
+        "query_starts_ptr": query_starts,
+        "context_lens_ptr": context_lens,
+        "page_table_ptr": page_table,
+        "plan_ptr": plan,
+        "y_ptr": y,
+        **_scratch_arguments("attention_decode", scratch),
+        "layer": layer,
+        "S": integer(sequences),
+        "table_width_ptr": io("table_width"),
+    }
+    made = _decode_call(config, shape, kv, others, arch)
     sizes = (("attention_decode.plan", 4 * config.plan_size(sequences)), *_sizes("attention_decode", scratch))
     return NodeSource((made,), (planned,), sizes)
+
+
+def _decode_call(
+    config: Decode, shape: AttentionShape, kv: Argument, others: dict[str, Argument], arch: Arch
+) -> CallSource:
+    options: dict[str, Any] = {"num_warps": config.num_warps, "pdl": arch.dependent_launches}
+    grid, constants = (config.programs,), config.constants(shape)
+    if not config.hopper:
+        return call(attention_decode, grid, others, constants, **options)
+    from oi.codegen.cuda.kernels.attention_decode_hopper import attention_decode_hopper
+
+    given: Given = {"kv_desc": _cache_map(kv, shape, config.boxes(shape)["kv_desc"]), **others}
+    return call(attention_decode_hopper, grid, given, constants, max_registers=config.max_registers, **options)
 
 
 def _prefill(node: Node, tokens: int, sequences: int, arch: Arch) -> NodeSource:
@@ -153,14 +160,18 @@ def _prefill_call(
     from oi.codegen.cuda.kernels.attention_prefill_hopper import attention_prefill_hopper
 
     boxes = config.boxes(shape)
-    lines = shape.layers * 2 * shape.kv_heads * shape.page
     assert isinstance(q.param, Operand)
-    assert isinstance(kv.param, Operand)
     maps = {
         "q_desc": TensorMap(q.param.arg, (tokens, shape.q_heads, shape.head_dim), boxes["q_desc"]),
-        "kv_desc": TensorMap(kv.param.arg, (lines, shape.head_dim), boxes["kv_desc"], pages=True),
+        "kv_desc": _cache_map(kv, shape, boxes["kv_desc"]),
     }
     return call(attention_prefill_hopper, grid, {**maps, **others}, constants, **options)
+
+
+def _cache_map(kv: Argument, shape: AttentionShape, box: tuple[int, ...]) -> TensorMap:
+    """The cache as lines of one head: [N·L·2·K·B, D]."""
+    assert isinstance(kv.param, Operand)
+    return TensorMap(kv.param.arg, (shape.layers * 2 * shape.kv_heads * shape.page, shape.head_dim), box, pages=True)
 
 
 def _scratch(name: str, dtype: str = "i32") -> Argument:

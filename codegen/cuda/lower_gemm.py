@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from oi.codegen.cuda.arch import Arch
 from oi.codegen.cuda.kernels.gemm import Gemm, Portable, Prefill, Skinny
 from oi.codegen.cuda.node_arguments import node_arguments, static_shape
-from oi.codegen.cuda.source import Argument, CallSource, NodeSource, TensorMap, call, integer
+from oi.codegen.cuda.source import Argument, CallSource, Given, NodeSource, TensorMap, call, integer
 from oi.codegen.cuda.tuning.gemm_table import choose_gemm, table_key
 from oi.ir import ops
 from oi.ir.graph import Node, Value
@@ -55,8 +53,8 @@ def lower_gemm(node: Node, rows: int, arch: Arch) -> NodeSource | None:
             made, partial, tickets = _prefill(config, gemm, rows, arch, x, w, y), 0, 0
         case Portable() as config:
             made, partial, tickets = _portable(config, gemm, rows, arch, x, w, y)
-    default = None if choice.tuned else f"{table_key(gemm)} of {rows} rows"
-    return NodeSource((made,), scratch=((PARTIAL, partial), (TICKETS, tickets)), default=default)
+    untuned = None if choice.tuned else (table_key(gemm), rows)
+    return NodeSource((made,), scratch=((PARTIAL, partial), (TICKETS, tickets)), untuned=untuned)
 
 
 def _skinny(
@@ -65,7 +63,7 @@ def _skinny(
     from oi.codegen.cuda.kernels.gemm_skinny import gemm_skinny
 
     boxes = config.boxes(rows)
-    given = {
+    given: Given = {
         "w_desc": _tensor_map(w, (gemm.weight_rows, gemm.k), boxes["w_desc"]),
         "x_desc": _tensor_map(x, (rows, gemm.k), boxes["x_desc"]),
         "y_ptr": y,
@@ -91,7 +89,7 @@ def _prefill(config: Prefill, gemm: Gemm, rows: int, arch: Arch, x: Argument, w:
     arrays = {"x": (x, (rows, gemm.k)), "w": (w, (gemm.weight_rows, gemm.k)), "y": (y, (rows, gemm.n))}
     maps = {name: _tensor_map(*arrays[name[0]], box) for name, box in config.boxes().items()}
     grid = (config.grid(gemm, rows, arch.multiprocessors),)
-    given: dict[str, Any] = {**maps, "M": integer(rows)}
+    given: Given = {**maps, "M": integer(rows)}
     return call(gemm_prefill, grid, given, config.constants(gemm), num_warps=config.num_warps, pdl=True)
 
 

@@ -11,9 +11,22 @@ from typing import Any
 
 from oi.runtime.cuda_library import Int, Io, Operand, Scratch
 
-__all__ = ["Argument", "CallSource", "Constant", "KernelSource", "NodeSource", "TensorMap", "call", "integer", "io"]
+__all__ = [
+    "Argument",
+    "CallSource",
+    "Constant",
+    "Given",
+    "KernelSource",
+    "NodeSource",
+    "TensorMap",
+    "call",
+    "integer",
+    "io",
+]
 
 Constant = int | float
+Given = Mapping[str, "Argument | TensorMap"]
+"""A kernel's run-time parameters by name."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +85,14 @@ class NodeSource:
     prologue: tuple[CallSource, ...] = ()
     scratch: tuple[tuple[str, int], ...] = ()
     """Names and the bytes that are needed of each."""
-    default: str | None = None
-    """The kernel and shape for which no measured launch is known."""
+    untuned: tuple[str, int] | None = None
+    """The kernel's shape and the rows, where no table has a measured launch for them."""
 
 
 def call(
     kernel: Any,
     grid: tuple[int, ...],
-    arguments: Mapping[str, Argument | TensorMap],
+    arguments: Given,
     constants: Mapping[str, Constant],
     *,
     num_warps: int,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import msgspec
@@ -13,7 +15,7 @@ import pytest
 
 from oi.codegen import cli
 from oi.codegen.pipeline import PIPELINE
-from oi.codegen.target import Lowering, MissingKernel
+from oi.codegen.target import Library, Lowering, MissingKernel
 from oi.ir.graph import Node
 from oi.ir.parser import parse_graph
 from oi.ir.verify import verify
@@ -28,7 +30,8 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def _no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(cli, "_target", lambda kind: FakeTarget())
+    monkeypatch.setattr(cli, "_target", lambda name, limits: FakeTarget())
+    monkeypatch.setattr("oi.runtime.artifact_path.host_gpu", lambda: None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
@@ -135,6 +138,34 @@ def test_other_limits_are_another_artifact(checkpoint: Path, config: dict[str, o
     assert not default_path(config_hash(config)).exists()
 
 
+def test_a_gpu_is_compiled_for_by_default_where_one_is(
+    checkpoint: Path, config: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr("oi.runtime.artifact_path.host_gpu", lambda: "sm_90")
+    monkeypatch.setattr(cli, "_target", lambda name, limits: asked.append(name) or FakeTarget())
+    assert cli.main(["--model", str(checkpoint)]) == 0
+    assert cli.main(["--model", str(checkpoint), "--target", "auto", "--max-sequences", "8"]) == 0
+    assert cli.main(["--model", str(checkpoint), "--target", "cpu"]) == 0
+    assert asked == ["cuda:sm_90", "cuda:sm_90", "cpu"]
+    limits = read(default_path(config_hash(config), target="cuda:sm_90")).limits
+    assert (limits.max_tokens, limits.max_sequences) == (4096, 256)
+    assert read(default_path(config_hash(config), (4096, 8), target="cuda:sm_90")).limits.max_sequences == 8
+    assert read(default_path(config_hash(config), target="cpu")).limits.max_tokens == 512
+
+
+def test_notes_of_the_target_are_shown(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Noting(FakeTarget):
+        def write_library(self, *arguments: Any) -> Library:
+            return replace(super().write_library(*arguments), notes=("nobody measured this",))
+
+    monkeypatch.setattr(cli, "_target", lambda name, limits: Noting())
+    assert cli.main(["--model", str(checkpoint), "-o", str(tmp_path / "a")]) == 0
+    assert "oi-compile: note: nobody measured this" in capsys.readouterr().err
+
+
 def test_dump_ir_writes_every_phase_as_text_and_drawing(tmp_path: Path, checkpoint: Path) -> None:
     dump = tmp_path / "ir"
     assert cli.main(["--model", str(checkpoint), "-o", str(tmp_path / "a"), "--dump-ir", str(dump)]) == 0
@@ -158,7 +189,7 @@ def test_a_missing_kernel_names_op_shapes_and_mend(
         def lower(self, node: Node) -> Lowering:
             raise MissingKernel(node, "toaster", "add a kernel to codegen/toaster")
 
-    monkeypatch.setattr(cli, "_target", lambda kind: Lacking())
+    monkeypatch.setattr(cli, "_target", lambda name, limits: Lacking())
     assert cli.main(["--model", str(checkpoint), "-o", str(tmp_path / "a")]) == 1
     error = capsys.readouterr().err
     assert "toaster has no kernel for rope_angles(i32[T], f32[" in error

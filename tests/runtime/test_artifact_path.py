@@ -16,8 +16,8 @@ from oi.runtime.host_cpu import HostCpu
 MODEL_FILE = installed_model_file("models/qwen3.py")
 
 
-def key() -> str:
-    return artifact_key("c" * 64, None, MODEL_FILE)
+def key(target: str = "cpu") -> str:
+    return artifact_key("c" * 64, None, MODEL_FILE, target)
 
 
 def test_is_stable_and_short() -> None:
@@ -30,9 +30,9 @@ def test_changes_with_config_limits_and_model_file(tmp_path: Path) -> None:
     other.write_bytes(MODEL_FILE.read_bytes() + b"\n# changed\n")
     keys = {
         key(),
-        artifact_key("d" * 64, None, MODEL_FILE),
-        artifact_key("c" * 64, (64, 8), MODEL_FILE),
-        artifact_key("c" * 64, None, other),
+        artifact_key("d" * 64, None, MODEL_FILE, "cpu"),
+        artifact_key("c" * 64, (64, 8), MODEL_FILE, "cpu"),
+        artifact_key("c" * 64, None, other, "cpu"),
     }
     assert len(keys) == 4
 
@@ -40,13 +40,22 @@ def test_changes_with_config_limits_and_model_file(tmp_path: Path) -> None:
 def test_a_copy_of_the_model_file_is_the_same_model(tmp_path: Path) -> None:
     copy = tmp_path / "elsewhere.py"
     copy.write_bytes(MODEL_FILE.read_bytes())
-    assert artifact_key("c" * 64, None, copy) == key()
+    assert artifact_key("c" * 64, None, copy, "cpu") == key()
 
 
 def test_changes_with_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = key()
+    before, gpus = key(), {key("cuda:sm_90"), key("cuda:sm_120")}
     monkeypatch.setattr(artifact_path, "host_cpu", lambda: HostCpu("x86_64", "x86-64-v9", ("avx99",)))
     assert key() != before
+    assert {key("cuda:sm_90"), key("cuda:sm_120")} == gpus
+    assert len({before, key(), *gpus}) == 4
+
+
+def test_the_default_target_is_the_gpu_that_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifact_path, "host_gpu", lambda: None)
+    assert default_path("c" * 64) == default_path("c" * 64, target="cpu")
+    monkeypatch.setattr(artifact_path, "host_gpu", lambda: "sm_90")
+    assert default_path("c" * 64) == default_path("c" * 64, target="cuda:sm_90")
 
 
 def test_changes_with_the_compilers_sources_and_not_with_its_caches(
@@ -55,7 +64,8 @@ def test_changes_with_the_compilers_sources_and_not_with_its_caches(
     for package in ("oi.ir", "oi.codegen", "oi.runtime"):
         (tmp_path / package / "kernels").mkdir(parents=True)
         (tmp_path / package / "kernels" / "a.py").write_text("1")
-    (tmp_path / "oi.runtime" / "manifest.py").write_text("1")
+    for schema in ("manifest.py", "cuda_library.py"):
+        (tmp_path / "oi.runtime" / schema).write_text("1")
     monkeypatch.setattr(artifact_path, "_package_folder", lambda package: tmp_path / package)
     keys = {key()}
     (tmp_path / "oi.codegen" / "kernels" / "a.py").write_text("2")
@@ -69,6 +79,24 @@ def test_changes_with_the_compilers_sources_and_not_with_its_caches(
     (tmp_path / "oi.codegen" / "__pycache__" / "a.pyc").write_text("1")
     (tmp_path / "oi.runtime" / "kernels" / "a.py").write_text("2")
     assert key() in keys
+
+
+def test_one_kind_of_machine_does_not_depend_on_the_kernels_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("oi.ir", "oi.codegen/cpu", "oi.codegen/cuda/tuning", "oi.runtime"):
+        (tmp_path / folder).mkdir(parents=True)
+    for schema in ("manifest.py", "cuda_library.py"):
+        (tmp_path / "oi.runtime" / schema).write_text("1")
+    monkeypatch.setattr(artifact_path, "_package_folder", lambda package: tmp_path / package)
+    cpu, cuda = key(), key("cuda:sm_90")
+    (tmp_path / "oi.codegen/cuda/tuning/table.json").write_text("1")
+    assert key() == cpu
+    assert key("cuda:sm_90") != cuda
+    cuda = key("cuda:sm_90")
+    (tmp_path / "oi.codegen/cpu/kernel.py").write_text("1")
+    assert key() != cpu
+    assert key("cuda:sm_90") == cuda
 
 
 def test_cache_folder_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

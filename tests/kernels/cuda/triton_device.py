@@ -1,4 +1,4 @@
-"""Where the Triton kernels run in tests: a GPU, or with TRITON_INTERPRET=1 (and numpy < 2.4) the CPU.
+"""Where the Triton kernels run in tests: a GPU, or with TRITON_INTERPRET=1 the CPU.
 
 Imported before any kernel, so that a machine with neither skips the whole module.
 """
@@ -6,6 +6,7 @@ Imported before any kernel, so that a machine with neither skips the whole modul
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,18 @@ pytest.importorskip("triton")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if not (torch.cuda.is_available() or INTERPRETED):
     pytest.skip("needs an NVIDIA GPU", allow_module_level=True)
+
+if INTERPRETED:
+    from triton.runtime import interpreter
+
+    _patch_lang_tensor = interpreter._patch_lang_tensor
+
+    def _patch(tensor: Any, scope: Any) -> None:
+        """Triton 3.6 makes ints of arrays of one element, which NumPy 2.4 no longer allows."""
+        _patch_lang_tensor(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    interpreter._patch_lang_tensor = _patch
 
 DEVICE = "cpu" if INTERPRETED else "cuda"
 DTYPE = torch.float32 if INTERPRETED else torch.bfloat16
