@@ -66,13 +66,13 @@ def measure(
         time.sleep(_SETTLE_SECONDS)
         idle = _held(pid)
         server = served(url)
-        target = Target(url.rstrip("/") + "/v1/completions", server.model, words, options.timeout)
+        target = Target(url + "/v1/completions", server.model, words, options.timeout)
         bench = tables.Bench(target, server, clients, steps.announce)
         with memory.Sampler(pid) as sampler:
             load = _load_tables(options, bench)
         time.sleep(_SETTLE_SECONDS)
         result["footprint"] = _footprint(idle, _held(pid), sampler.peak, loaded=bool(load))
-        return {"engine": server.engine, "model": server.model, **result, **load}
+        return {"engine": server.engine, "model": server.model.rpartition("/")[2], **result, **load}
 
 
 def _load_tables(options: argparse.Namespace, bench: tables.Bench) -> dict[str, tables.Table]:
@@ -108,6 +108,7 @@ def _server(url: str | None, arguments: list[str], steps: Steps) -> Iterator[tup
     with OwnServer(arguments) as server:
         server.wait_ready()
         yield server.url, server.pid
+        server.check()  # a dead server's figures are none
 
 
 def _held(pid: int | None) -> dict[str, Any] | None:

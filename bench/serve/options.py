@@ -35,6 +35,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     options.arguments = list(argv[cut + 1 :])
     if options.url and (options.arguments or options.artifact):
         parser.error("URL is of a server that runs; --artifact and what follows `--` are for one that is started")
+    if options.url:
+        options.url = options.url.rstrip("/").removesuffix("/v1")
+        if not options.url.startswith("http://"):
+            parser.error(f"{options.url} must begin with http://")
     if unknown := set(options.tables) - set(TABLES):
         parser.error(f"no table {', '.join(sorted(unknown))}; there are {', '.join(TABLES)}")
     return options

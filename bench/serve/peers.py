@@ -22,6 +22,8 @@ def _published(data: dict[str, Any]) -> dict[str, Any]:
     held = data["footprint"]
     ready = held["startup_http_ready_s"]
     return {
+        "note": f"{data['source']}; {data['caveats']}. Its cold start is without its compile cache, ours without the "
+        "checkpoint in the page cache",
         "start": {"warm": {"ready_s": ready["warm_compile_cache"]}, "cold": {"ready_s": ready["cold"]}},
         "footprint": {
             "idle": {"rss_mb": held["rss_idle_mb"], "pss_mb": held["pss_idle_mb"]},

@@ -22,6 +22,7 @@ def section(ours: _Tables, peers: Mapping[str, _Tables]) -> str:
         [
             _process(engines),
             *(table for name, title, columns in _TABLES if (table := _table(engines, name, title, columns))),
+            *(f"<sub>{engine}: {tables['note']}.</sub>" for engine, tables in peers.items()),
         ]
     )
 

@@ -33,7 +33,7 @@ class Served(msgspec.Struct, frozen=True):
 
 
 class OwnServer:
-    """`oi-run --http` with `arguments`, on a free port. Raises SystemExit with the end of its log if it ends early."""
+    """`oi-run --http` with `arguments`, on a free port."""
 
     def __init__(self, arguments: list[str]) -> None:
         port = _free_port()
@@ -45,16 +45,20 @@ class OwnServer:
         self.pid = self._process.pid
 
     def wait_ready(self) -> float:
-        """Seconds from its start until /health answered 200, asked each 10 ms."""
+        """Seconds from its start until /health answered 200, asked each 10 ms. Raises SystemExit if it ends before."""
         asked = time.perf_counter()
         while not _healthy(self.url):
-            if self._process.poll() is not None:
-                self._log.seek(0)
-                end = self._log.read()[-2000:].decode(errors="replace")
-                raise SystemExit(f"oi-run ended with code {self._process.returncode}:\n{end}")
+            self.check()
             asked += _POLL_SECONDS
             time.sleep(max(0.0, asked - time.perf_counter()))
         return time.perf_counter() - self.started
+
+    def check(self) -> None:
+        """Raises SystemExit with the end of its log if it has ended."""
+        if self._process.poll() is not None:
+            self._log.seek(0)
+            end = self._log.read()[-2000:].decode(errors="replace")
+            raise SystemExit(f"oi-run ended with code {self._process.returncode}:\n{end}")
 
     def __enter__(self) -> OwnServer:
         return self

@@ -57,6 +57,8 @@ def show(result: dict[str, Any]) -> None:
             console.print(f"{name}: skipped, {table['skipped']}")
         else:
             console.print(render(name, table))
+        if any(row.get("client_cpu", 0) > _BUSY for row in table.get("rows", ())):
+            console.print(f"{name}: a client process used over {_BUSY:.0%} of a core; repeat it with more --clients")
 
 
 def _footprint(name: str, table: dict[str, Any]) -> Table:
@@ -108,6 +110,9 @@ def _prefix(name: str, table: dict[str, Any]) -> Table:
             )
     return view
 
+
+_BUSY = 0.7
+"""CPU share of a client process from which on it may be what is measured."""
 
 _RENDERS = {
     "footprint": _footprint,

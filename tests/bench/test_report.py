@@ -70,6 +70,7 @@ def test_beside_the_published_peer() -> None:
     assert _line(text, "256") == ["9.5", "22.2", "5.0 / 10.0", "19.8 / 26.0"]
     assert _line(text, "resident memory of the process tree, idle, MB") == ["400", "3,763"]
     assert _line(text, "process start to `/health` 200, page cache warm, s") == ["1.50", "83.12"]
+    assert "one run a level, 12 s each" in text
 
 
 def test_other_lengths_are_not_compared() -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from bench.serve.server import OwnServer
@@ -27,10 +28,10 @@ def _measure(folder: Path, *arguments: str) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_every_table_of_a_server_started_here(tmp_path: Path) -> None:
-    result = _measure(tmp_path, "--pool-tokens", "6000", "--", "--max-model-len", "300", "--kv-cache-mib", "16")
+    result = _measure(tmp_path, "--pool-tokens", "3000", "--", "--max-model-len", "300", "--kv-cache-mib", "8")
     assert result["quick"]
     assert result["engine"] == "oi"
-    assert result["command"].endswith("--json serve.json --pool-tokens 6000 -- --max-model-len 300 --kv-cache-mib 16")
+    assert result["command"].endswith("--json serve.json --pool-tokens 3000 -- --max-model-len 300 --kv-cache-mib 8")
     start = result["start"]
     assert 0 < start["warm"]["ready_s"] < start["warm"]["first_token_s"]
     assert start["cold"].keys() in (start["warm"].keys(), {"skipped"})
@@ -78,3 +79,18 @@ def test_nobody_there() -> None:
     assert done.returncode == 1
     assert "OpenAI-compatible" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_dead_server_gives_no_figures() -> None:
+    with OwnServer(["--max-model-len", "100"]) as server:
+        server.wait_ready()
+        server.check()
+        psutil.Process(server.pid).kill()
+        psutil.Process(server.pid).wait(10)
+        with pytest.raises(SystemExit, match="oi-run ended"):
+            server.check()
+
+
+def test_a_server_that_does_not_start_says_why() -> None:
+    with OwnServer(["--no-such-flag"]) as server, pytest.raises(SystemExit, match="no-such-flag"):
+        server.wait_ready()
