@@ -91,6 +91,7 @@ class FakeCuda:
         self.params = params
         self.arch = arch
         self.total = 1 << 28
+        self.version = 12090
         self.graphs: list[list[Launch]] = []
         self.tensor_maps: list[tuple[Any, ...]] = []
         self.blocks: dict[int, Any] = {}
@@ -125,7 +126,7 @@ class FakeCuda:
     def cuInit(self, flags: int) -> None: ...
 
     def cuDriverGetVersion(self) -> int:
-        return 12090
+        return self.version
 
     def cuDeviceGet(self, number: int) -> int:
         return number
