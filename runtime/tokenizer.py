@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import re
 from collections.abc import Iterable
 from functools import cache
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from oi.runtime.bpe import Bpe, ReferenceBpe, load_fast
 from oi.runtime.errors import RequestError
+from oi.runtime.memory import give_back
 from oi.runtime.segments import SegmentCache
 
 __all__ = ["Tokenizer"]
@@ -35,14 +35,14 @@ class Tokenizer:
         self._specials = _any_of(self.special_ids)
         self._segments = SegmentCache(_CACHE_BYTES)
         self._bytes: dict[int, bytes] = {}
-        _give_back_memory()
+        give_back()  # half of what the load took
 
     def speed_up(self) -> None:
         """Change over to the fast library where it gives the same ids. Takes a second or two; for another thread."""
         fast = load_fast(self._path, self._bpe)
         if fast is not None:
             self._bpe, self.fast = fast, True
-        _give_back_memory()
+        give_back()
 
     @property
     def quick_characters(self) -> int:
@@ -121,10 +121,3 @@ def _byte_alphabet() -> dict[str, int]:
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = [b for b in range(256) if b not in printable]
     return {chr(b): b for b in printable} | {chr(0x100 + i): b for i, b in enumerate(others)}
-
-
-def _give_back_memory() -> None:
-    """To the system, what the allocator keeps of a load: half of a Qwen3 tokenizer's memory, 50 MB. glibc only."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

@@ -22,6 +22,7 @@ from oi.runtime.engine_client import EngineClient
 from oi.runtime.errors import EngineDead
 from oi.runtime.http.app import make_app
 from oi.runtime.http.service import Service, TextModel
+from oi.runtime.memory import keep_little
 from oi.runtime.messages import Ready, Stats
 
 __all__ = ["ServerOptions", "serve"]
@@ -58,6 +59,7 @@ async def serve(
 
     `bound` is the address to listen at; while the model loads, requests are answered 503.
     """
+    keep_little()
     client = EngineClient(child)
     service = Service(client, options.name, options.root, options.max_queue)
     stop = _stop_on_signals()
