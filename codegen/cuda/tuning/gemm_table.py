@@ -49,10 +49,18 @@ def _table(target: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def choose_gemm(gemm: Gemm, rows: int, *, target: str = "sm_90", multiprocessors: int = 132) -> Choice:
-    """The launch for x [rows, k]. Raises CompileError for more than MOST_F32_ROWS rows of a float32 result."""
+    """The launch for x [rows, k].
+
+    Raises CompileError for more than MOST_F32_ROWS rows of a float32 result, and for a k that is no multiple of 8.
+    """
     if gemm.f32 and rows > MOST_F32_ROWS:
         raise CompileError(
             f"float32 results have at most {MOST_F32_ROWS} rows, asked for {rows}: cut x into such pieces"
+        )
+    if gemm.k % 8:
+        raise CompileError(
+            f"products are over a multiple of 8 columns, which is what 16 bytes hold; this one is over {gemm.k}: "
+            f"pad the checkpoint's weight with zeros"
         )
     for entry in _table(target).get(table_key(gemm), ()):
         first, last = entry["rows"]

@@ -29,7 +29,7 @@ TILES = [
     Portable(128, 64, 32, 4, splits=2, group_m=2),
 ]
 ROWS = [1, 17, 70] if INTERPRETED else [1, 2, 15, 16, 17, 31, 64, 100, 129, 1025]
-SHAPES = [(208, 272), (64, 384)] if INTERPRETED else [(208, 272), (448, 1024), (1088, 528), (2560, 4096)]
+SHAPES = [(208, 272), (64, 384)] if INTERPRETED else [(208, 272), (2560, 4096)]
 
 
 def random_case(gemm: Gemm, rows: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -66,7 +66,7 @@ def run(
 def assert_close(y: torch.Tensor, expected: torch.Tensor) -> None:
     """Within the rounding of y's dtype, element by element and as a whole."""
     step = 2.0**-8 if y.dtype == torch.bfloat16 else 2.0**-18
-    torch.testing.assert_close(y.double(), expected, rtol=step, atol=2e-5)
+    torch.testing.assert_close(y.double(), expected, rtol=step, atol=1e-4)
     assert (y.double() - expected).norm() < step * expected.norm()
 
 
@@ -92,7 +92,7 @@ def test_float32_result(rows: int) -> None:
         assert_close(run(gemm, config, x, w, scratch_for(gemm, config, rows), torch.float32), expected)
 
 
-@pytest.mark.parametrize("gemm", [Gemm(96, 16), Gemm(16, 48), Gemm(16, 144, swiglu=True), Gemm(768, 256)], ids=str)
+@pytest.mark.parametrize("gemm", [Gemm(96, 8), Gemm(37, 56), Gemm(16, 144, swiglu=True), Gemm(768, 256)], ids=str)
 @pytest.mark.parametrize("rows", [1, 40] if INTERPRETED else [1, 40, 256, 8192])
 def test_default_launch(gemm: Gemm, rows: int) -> None:
     config = default_portable(gemm, rows)
