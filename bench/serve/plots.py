@@ -25,8 +25,9 @@ def draw(file: Path, ours: _Tables, peers: Mapping[str, _Tables]) -> None:
     import matplotlib as mpl
 
     mpl.use("svg")
-    mpl.rcParams.update({"svg.hashsalt": "oi", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
+    mpl.rcParams.update(_STYLE)
     from matplotlib import pyplot
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
     panels = [panel for panel in _PANELS if "rows" in ours.get(panel[0], {})]
     figure, axes = pyplot.subplots(1, len(panels), figsize=(3.4 * len(panels), 3), layout="constrained", squeeze=False)
@@ -36,13 +37,26 @@ def draw(file: Path, ours: _Tables, peers: Mapping[str, _Tables]) -> None:
             levels = sorted(found.keys() & rows(ours, name, ours).keys())
             values = [at(found[level], *path) for level in levels]
             axis.plot(levels, values, marker="o", markersize=3, label=engine.strip("*"))
-        axis.set(title=title, xlabel=label, xscale="log", yscale="log")
+        axis.set(title=title, xlabel=label, xscale="linear" if name == "qps_sweep" else "log", yscale="log")
+        ticks = list(rows(ours, name, ours))
+        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.yaxis.set_minor_locator(NullLocator())
         axis.grid(alpha=0.3)
     axes[0][0].legend(frameon=False)
     figure.savefig(file, metadata={"Description": _fingerprint(ours, peers), "Date": None})
     pyplot.close(figure)
 
 
+_STYLE: Any = {
+    "svg.hashsalt": "oi",
+    "svg.fonttype": "none",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
 _PANELS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("qps_sweep", "TTFT p50, ms", "requests/s", ("ttft_ms", "p50")),
     ("qps_sweep", "TPOT p50, ms", "requests/s", ("tpot_ms", "p50")),

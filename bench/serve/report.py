@@ -123,8 +123,11 @@ def at(tree: Any, *path: str) -> float | None:
     return tree  # type: ignore[no-any-return]  # JSON
 
 
-def _number(value: float | None, digits: int = 1) -> str:
-    return _NONE if value is None else f"{value:,.{digits}f}"
+def _number(value: float | None, digits: int | None = None) -> str:
+    """Without `digits`: one after the point, none from 100 on."""
+    if value is None:
+        return _NONE
+    return f"{value:,.{(0 if value >= 100 else 1) if digits is None else digits}f}"
 
 
 def _markdown(head: list[str], lines: list[list[str]]) -> str:
