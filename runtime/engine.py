@@ -41,7 +41,7 @@ class Engine:
         self._generated = 0
         self._step_seconds = 0.0
         self._finished = 0.0
-        """When the last step was finished."""
+        """When the last step was finished: a step that overlaps counts from there."""
 
     @property
     def has_work(self) -> bool:
@@ -89,7 +89,10 @@ class Engine:
             finish = sequence.append(token)
             if finish is not None:
                 self.scheduler.finish(sequence)
-            taken.append(Token(sequence.id, token, finish, *_log_probs(result, row, sequence.logprobs), cached))
+            logprob, top = None, None
+            if sequence.logprobs is not None:
+                logprob, top = _log_probs(result, row, sequence.logprobs)
+            taken.append(Token(sequence.id, token, finish, logprob, top, cached))
         self._generated += len(taken)
         return taken
 
@@ -111,10 +114,8 @@ class Engine:
         )
 
 
-def _log_probs(result: StepResult, row: int, wanted: int | None) -> tuple[float | None, list[tuple[int, float]] | None]:
-    """The row's token's log-probability and its `wanted` alternatives; (None, None) where nobody asked."""
-    if wanted is None:
-        return None, None
+def _log_probs(result: StepResult, row: int, wanted: int) -> tuple[float, list[tuple[int, float]]]:
+    """The row's token's log-probability and its `wanted` alternatives."""
     assert result.logprobs is not None
     assert result.top_tokens is not None
     assert result.top_logprobs is not None

@@ -9,9 +9,9 @@ first served, and a preempted sequence is always the youngest running one, which
   sequence that runs then. It gets its own at once, so a prefill never stops half-way for lack of pages.
 * A running sequence that needs a page when there is none preempts the youngest. A preempted sequence keeps its
   tokens and edits; its full pages stay in the prefix cache, so most of it is found again when it returns.
-* With steps in flight a sequence may wait for its own draw: when its penalties need the token (it sits out one step;
-  where a quarter or more of the running ones would, an eighth or more of the tokens, everyone waits, which costs the
-  device the host's time only). A sequence whose last draw is started leaves at once.
+* A sequence whose last draw is started leaves at once: no later step needs its place or its pages.
+* A sequence whose penalties need the value of a token still in flight stalls: it sits out one step while the others go
+  on, so it runs at half their pace. Where many stall, it is faster to wait for the step in flight (see _MANY).
 * This cannot deadlock: a sequence that could not run alone is refused when it is submitted, so the oldest always
   finds pages. It cannot thrash: for pages to run out after an admission, some sequence must take its second page
   since, so whoever is admitted stays for at least `page_size` steps.
@@ -31,6 +31,10 @@ from oi.runtime.sampling import check_sampling, most_edits
 from oi.runtime.sequence import Sequence
 
 __all__ = ["Counters", "Scheduler"]
+
+_MANY = 0.25
+"""Share of the running sequences. Where so many stall, sitting out every second step costs an eighth of the tokens or
+more; that all wait costs the time that the host needs between two steps, on a GPU less than that."""
 
 
 @dataclass
@@ -91,7 +95,7 @@ class Scheduler:
         """
         self._grow_tables()
         decodes, edited, prefills, stalled = self._sort_running()
-        if 4 * stalled >= max(1, len(self.running)):
+        if stalled and stalled >= _MANY * len(self.running):
             return []
         budget = _Budget(self._geometry.max_step_tokens - len(decodes), self._geometry.max_edits)
         parts = [Scheduled(sequence, 1, True) for sequence in decodes]
@@ -212,7 +216,7 @@ class Scheduler:
         if not self.waiting or not budget.tokens or len(self.running) == self._max_running:
             return None
         sequence = self.waiting[0]
-        if sequence.length > len(sequence.tokens):  # just preempted; a prefix is found by the tokens' values
+        if sequence.length > len(sequence.tokens):  # just preempted; to find its prefix takes its tokens' values
             return None
         matched = self.kv.match(sequence.table, sequence.tokens)
         spare = len(self.running) + 1 if self.running else 0

@@ -12,10 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import oi.runtime.engine
+from oi.runtime.batch import Batch
 from oi.runtime.engine import Engine
 from oi.runtime.errors import RequestError
 from oi.runtime.geometry import Geometry
 from oi.runtime.messages import SamplingParams, StepDone, Submit, Token
+from oi.runtime.runner import StepResult
 from tests.runtime.fake_runner import FakeRunner, expected_tokens
 
 VOCAB = 7
@@ -185,6 +188,15 @@ def test_a_reply_is_cached_for_the_next_turn(overlaps: bool) -> None:
     assert turn.tokens[2][0].cached == 20  # the 22nd token was drawn, never computed
 
 
+def test_a_reply_that_stops_is_cached_to_its_last_page() -> None:
+    geometry = replace(ROOMY, vocab_size=1000)
+    reply = expected_tokens([1, 2, 3], GREEDY, 9, geometry.vocab_size)
+    engine = Engine(FakeRunner(geometry, overlaps=True))
+    _run(engine, Submit(1, [1, 2, 3], GREEDY, 20, stop_token_ids=[reply[-1]]))
+    turn = _run(engine, Submit(2, [1, 2, 3, *reply, 5], GREEDY, 1))
+    assert turn.tokens[2][0].cached == 12, "the stop token too was computed"
+
+
 def test_an_abort_frees_the_pages_at_once(overlaps: bool) -> None:
     engine = Engine(FakeRunner(ROOMY, overlaps))
     for id_ in (1, 2):
@@ -230,6 +242,33 @@ def test_a_failing_step_is_not_hidden(where: str, overlaps: bool, monkeypatch: p
     engine.submit(Submit(1, [1], GREEDY, 1))
     with pytest.raises(RuntimeError, match="kernel failed"):
         engine.step()
+
+
+def test_the_time_of_a_step_is_that_between_two_finishes_where_they_overlap(
+    overlaps: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    class Timed(FakeRunner):
+        def start(self, batch: Batch) -> object:
+            nonlocal now
+            now += 1
+            return super().start(batch)
+
+        def finish(self, handle: object) -> StepResult:
+            nonlocal now
+            now += 10
+            return super().finish(handle)
+
+    monkeypatch.setattr(oi.runtime.engine, "perf_counter", lambda: now)
+    engine = Engine(Timed(ROOMY, overlaps))
+    engine.submit(Submit(1, [1], GREEDY, 4))
+    seconds = []
+    while engine.has_work:
+        engine.step()
+        seconds.append(engine.stats().step_seconds)
+        now += 100  # what the engine's owner does between two steps
+    assert seconds == ([12, 111, 111, 110] if overlaps else [11] * 4)
 
 
 def _steps(*requests: Submit) -> list[list[int]]:

@@ -267,6 +267,36 @@ def test_prefix_hits_are_counted_at_the_first_admission_only() -> None:
     assert scheduler.counters.prompt_tokens == 5 + 1 + 1
 
 
+def test_a_page_is_shared_as_soon_as_the_step_that_fills_it_is_started() -> None:
+    scheduler = Scheduler(GEOMETRY)
+    scheduler.submit(_request(1, [0] * 5))
+    scheduler.started(scheduler.schedule())
+    scheduler.submit(_request(2, [0] * 4 + [1]))
+    assert _shape(scheduler.schedule()) == [(1, 1, True), (2, 1, True)]
+    assert scheduler.counters.prefix_hits == 4
+
+
+def test_a_page_with_a_pending_token_is_not_shared() -> None:
+    scheduler = Scheduler(GEOMETRY)
+    scheduler.submit(_request(1, [0] * 3))
+    drawing = scheduler.started(scheduler.schedule())
+    scheduler.started(scheduler.schedule())  # fills the second page
+    scheduler.submit(_request(2, [0] * 5))
+    assert drawing[0].table.sealed == 1
+    scheduler.schedule()
+    assert scheduler.counters.prefix_hits == 2
+
+
+def test_who_draws_its_last_token_leaves_its_place_to_the_next_step() -> None:
+    scheduler = Scheduler(replace(GEOMETRY, max_num_seqs=1))
+    for id_ in (1, 2):
+        scheduler.submit(_request(id_, [id_, 0], max_tokens=1))
+    (first,) = scheduler.started(scheduler.schedule())
+    assert _shape(scheduler.schedule()) == [(2, 2, True)]
+    assert _append(scheduler, [first], 3) == [1]
+    scheduler.check()
+
+
 def test_rows_whose_edits_do_not_fit_together_take_turns() -> None:
     scheduler = Scheduler(replace(GEOMETRY, max_edits=6, vocab_size=99))
     bias = SamplingParams(temperature=0.0, logit_bias=dict.fromkeys(range(4), 1.0))
