@@ -24,6 +24,7 @@ _PORTABLE = ((16, 64, 128, 3), (32, 64, 64, 4), (64, 64, 64, 4), (64, 128, 32, 5
 # What a multiprocessor does in the time of reading one byte out of L2, and what its start costs, on common GPUs.
 _OPERATIONS_A_BYTE = 48
 _START_BYTES = 32 << 10
+_MOST_PARTIAL_BYTES = 32 << 20  # stays in L2
 
 
 @dataclass(frozen=True)
@@ -112,11 +113,9 @@ def default_portable(gemm: Gemm, rows: int, multiprocessors: int = 132) -> Porta
         adding = (1 + config.splits) * config.part_bytes(gemm) if config.splits > 1 else 0
         return -(-config.grid(gemm, rows) // multiprocessors) * (steps * step + adding + _START_BYTES)
 
-    return min(
-        (
-            Portable(block_m, block_n // 2 if gemm.swiglu else block_n, block_k, stages, splits)
-            for block_m, block_n, block_k, stages in _PORTABLE
-            for splits in range(1, min(8, -(-gemm.k // block_k)) + 1)
-        ),
-        key=cost,
+    candidates = (
+        Portable(block_m, block_n // 2 if gemm.swiglu else block_n, block_k, stages, splits)
+        for block_m, block_n, block_k, stages in _PORTABLE
+        for splits in range(1, min(8, -(-gemm.k // block_k)) + 1)
     )
+    return min((c for c in candidates if c.partial_bytes(gemm, rows) <= _MOST_PARTIAL_BYTES), key=cost)

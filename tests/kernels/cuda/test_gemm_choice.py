@@ -21,6 +21,7 @@ def check(gemm: Gemm, rows: int, arch: Arch) -> Skinny | Prefill | Portable:
         case Portable():
             ring = config.shared_bytes(gemm) + config.step_bytes(gemm)  # at most
             assert config.splits <= -(-gemm.k // config.block_k)
+            assert config.partial_bytes(gemm, rows) <= 32 << 20
             assert config.grid(gemm, rows) * config.block_m * config.block_n >= rows * gemm.n
         case Skinny():
             ring = config.shared_bytes(gemm, rows) + 16 * config.stages
