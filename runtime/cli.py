@@ -51,7 +51,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     checkpoint = resolve(arguments.model)
     bound = bind(arguments.host, arguments.port) if arguments.http else None
-    artifact = ensure_artifact(checkpoint, arguments.artifact, may_compile=arguments.compile)
+    artifact = ensure_artifact(checkpoint, arguments.artifact, may_compile=arguments.compile, target=arguments.target)
     child = spawn(
         EngineSettings(
             artifact=str(artifact),
@@ -109,6 +109,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     model = parser.add_argument_group("model")
     model.add_argument("--model", metavar="DIR_OR_HUB_ID", help="checkpoint (default: the bundled one)")
     model.add_argument("--artifact", type=Path, metavar="DIR", help="compiled model (default: in the user's cache)")
+    model.add_argument(
+        "--target",
+        metavar="NAME",
+        default="auto",
+        help="machine to serve on: cpu, or a GPU like cuda:sm_90 (default: the GPU that is here, else the CPU)",
+    )
     model.add_argument("--no-compile", dest="compile", action="store_false", help="never compile a missing artifact")
     model.add_argument("--max-model-len", type=_positive, metavar="N", help="longest prompt and answer, in tokens")
     model.add_argument(
