@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
-import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -48,8 +47,6 @@ class Cubin:
     """It waits for the kernel ahead of it, so that it may be launched before that has ended."""
     boxes: tuple[TensorMapBox, ...]
     """Of its tensor descriptors, in order."""
-    parameter_bytes: tuple[int, ...]
-    """Of each parameter of the entry, without the two scratch pointers at the end."""
 
 
 def compile_all(sources: Sequence[KernelSource], arch: Arch) -> Iterator[tuple[KernelSource, Cubin]]:
@@ -96,7 +93,6 @@ def compile_one(source: KernelSource, arch: Arch) -> Cubin:
             TensorMapBox(tuple(map(int, meta["block_size"])), _SWIZZLES[meta["swizzle"]])
             for meta in getattr(metadata, "tensordesc_meta", None) or ()
         ),
-        parameter_bytes=_parameter_bytes(ptx)[:-2],
     )
 
 
@@ -115,13 +111,3 @@ def _ast(source: KernelSource) -> ASTSource:
 def _descriptor(box: tuple[int, ...]) -> str:
     layout = gl.NVMMASharedLayout.get_default_for(list(box), gl.bfloat16)
     return f"tensordesc<bf16{list(box)},{layout!r}>"
-
-
-_PARAM = re.compile(r"\.param \.(?:align \d+ \.)?([a-z]\d+)(?: \.ptr[^,\n]*?)? (\w+)(?:\[(\d+)\])?")
-
-
-def _parameter_bytes(ptx: str) -> tuple[int, ...]:
-    """Of the entry's parameters, from its head in PTX."""
-    head = ptx[ptx.index(".visible .entry") :]
-    head = head[: head.index(")")]
-    return tuple(int(kind[1:]) // 8 * int(count or 1) for kind, _, count in _PARAM.findall(head))

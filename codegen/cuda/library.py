@@ -47,12 +47,12 @@ def build_library(
 
 def _notes(untuned: Iterable[tuple[str, int]], arch: Arch) -> tuple[str, ...]:
     """A line for each shape of a product that nobody measured."""
-    by_shape: dict[str, list[str]] = {}
+    by_shape: dict[str, list[int]] = {}
     for shape, rows in untuned:
-        by_shape.setdefault(shape, []).append(str(rows))
+        by_shape.setdefault(shape, []).append(rows)
     return tuple(
-        f"the launch of {shape} is a default for {len(rows)} row counts ({', '.join(rows)}): "
-        f"tuning/gemm_{arch.name}.json has none, tune_gemm on a GPU measures it"
+        f"{shape} runs on a default launch at {len(rows)} row counts of {rows[0]} to {rows[-1]}: "
+        f"gemm_{arch.name}.json has none; on a GPU, codegen/cuda/tuning/tune_gemm.py measures them"
         for shape, rows in by_shape.items()
     )
 

@@ -57,7 +57,9 @@ def _shape(node: Node) -> AttentionShape:
 def _decode(node: Node, rows: int, sequences: int, arch: Arch) -> NodeSource:
     q, kv, query_starts, query_lens, context_lens, page_table, y, layer = node_arguments(node)
     shape = _shape(node)
-    config: Decode = choose_decode(min(rows, sequences), target=arch.name, multiprocessors=arch.multiprocessors)
+    # Hopper's decode kernel is for the heads that its table was measured with; the default is for all.
+    target = arch.name if shape.head_dim == 128 else "any"
+    config: Decode = choose_decode(min(rows, sequences), target=target, multiprocessors=arch.multiprocessors)
     plan = _scratch("attention_decode.plan")
     planned = call(
         attention_decode_plan,
