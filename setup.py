@@ -11,8 +11,12 @@ PACKAGES = {
     "oi.codegen.passes": "codegen/passes",
     "oi.codegen.cpu": "codegen/cpu",
     "oi.codegen.cpu.kernels": "codegen/cpu/kernels",
+    "oi.codegen.cuda": "codegen/cuda",
+    "oi.codegen.cuda.kernels": "codegen/cuda/kernels",
+    "oi.codegen.cuda.tuning": "codegen/cuda/tuning",
     "oi.runtime": "runtime",
     "oi.runtime.device": "runtime/device",
+    "oi.runtime.device.cuda": "runtime/device/cuda",
     "oi.runtime.http": "runtime/http",
 }
 
@@ -24,9 +28,11 @@ SERVE = [
     "prometheus-client==0.26.0",
     "tokenizers==0.23.3",
 ]
-COMPILE = ["apache-tvm==0.27.0.post1", "apache-tvm-ffi==0.1.15.post2", "rich==15.0.0"]
+CUDA = ["cuda-bindings>=12.9,<14"]  # that of the driver: 12 or 13
+COMPILE = ["apache-tvm==0.27.0.post1", "apache-tvm-ffi==0.1.15.post2", "rich==15.0.0", "triton==3.6.0"]
 HUB = ["huggingface-hub==2.4.0"]
-REFERENCE = ["numba==0.68.1", "safetensors==0.8.0", "torch==2.13.0", "transformers==5.23.0"]
+# torch for GPUs pins a triton: 2.11's is ours. torch for CPUs has none, so that the last one may be taken.
+REFERENCE = ["numba==0.68.1", "safetensors==0.8.0", "torch>=2.11,<2.14", "transformers==5.23.0"]
 TEST = [
     *COMPILE,
     *REFERENCE,
@@ -50,9 +56,9 @@ setup(
     python_requires=">=3.11",
     packages=list(PACKAGES),
     package_dir=PACKAGES,
-    package_data={"oi.models": ["tiny/*"]},
+    package_data={"oi.models": ["tiny/*"], "oi.codegen.cuda.tuning": ["*.json"]},
     install_requires=SERVE,
-    extras_require={"compile": COMPILE, "hub": HUB, "test": TEST, "bench": BENCH},
+    extras_require={"compile": COMPILE, "cuda": CUDA, "hub": HUB, "test": TEST, "bench": BENCH},
     entry_points={
         "console_scripts": ["oi-compile=oi.codegen.cli:main", "oi-run=oi.runtime.cli:main"],
     },
