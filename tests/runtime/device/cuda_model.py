@@ -229,7 +229,7 @@ def write_model(folder: Path, arch: str = "sm_90") -> tuple[Artifact, Path]:
         **{f"{op}decode_{t}": _recipe(op, t, t) for op in ("write", "attend", "all_rows") for t in BUCKETS.decode_rows},
         **{f"{op}_{r}": _recipe(op, r, 0) for op in ("select", "greedy", "sample", "log_probs") for r in BUCKETS.rows},
     }
-    kernels = {name: Kernel("k.cubin", name, 128, 1024, pdl=name in ("attend", "all_rows")) for name in KERNELS}
+    kernels = {name: Kernel("k.cubin", name, 128, 1024, pdl=True) for name in KERNELS}
     library = CudaLibrary(BUCKETS, kernels, step_recipes, {"widths": 4})
     checkpoint = folder / "checkpoint"
     checkpoint.mkdir()

@@ -103,9 +103,10 @@ def drawn(value: int, inputs: SampleInputs | None, row: int) -> int:
 
 
 def sequences(count: int, rng: np.random.Generator) -> list[Sequence]:
-    pages = rng.permutation(PAGES).tolist()
+    """The first one's first token is in slot 0, where padding must not write, and is not 0, which it would write."""
+    pages = [0, *(1 + rng.permutation(PAGES - 1)).tolist()]
     return [
-        Sequence(rng.integers(VOCAB, size=rng.integers(1, 12)).tolist(), pages[i * 9 : (i + 1) * 9])
+        Sequence((1 + rng.integers(VOCAB - 1, size=rng.integers(1, 12))).tolist(), pages[i * 9 : (i + 1) * 9])
         for i in range(count)
     ]
 
@@ -121,7 +122,7 @@ def test_any_mixture_with_a_step_in_flight(runner: CudaRunner) -> None:
         budget = LIMITS.max_tokens
         for i, sequence in enumerate(running):
             left = len(sequence.tokens) + (i in pending) - sequence.computed
-            if not left or len(sequence.tokens) >= 30 or rng.random() < 0.2:
+            if not left or not budget or len(sequence.tokens) >= 30 or rng.random() < 0.2:
                 continue
             count = 1 if i in pending else int(rng.integers(1, min(left, budget) + 1))
             parts.append((sequence, count, count == left, pending.get(i)))
@@ -249,6 +250,12 @@ def test_first_launches_are_not_dependent(cuda: FakeCuda, runner: CudaRunner) ->
         ("all_rows", True),
     ]
     assert all(launch.threads == 128 and launch.shared == 1024 for launch in decode)
+
+
+def test_everything_begins_zeroed(cuda: FakeCuda, runner: CudaRunner) -> None:
+    weights, *others = cuda.blocks.values()
+    assert bytes(weights)[128:256] == np.arange(1, 65, dtype=np.uint16).tobytes()
+    assert not any(any(memory) for memory in others)
 
 
 def test_staging_of_weights_is_freed(cuda: FakeCuda, runner: CudaRunner) -> None:
