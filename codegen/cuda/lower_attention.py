@@ -18,6 +18,7 @@ from oi.codegen.cuda.kernels.attention_prefill_plan import attention_prefill_pla
 from oi.codegen.cuda.node_arguments import node_arguments, static_shape
 from oi.codegen.cuda.source import Argument, CallSource, Given, NodeSource, TensorMap, call, integer, io
 from oi.codegen.cuda.tuning.attention_table import choose_decode, choose_prefill
+from oi.codegen.target import MissingKernel
 from oi.ir.graph import Node
 from oi.ir.ops import Attention
 from oi.ir.types import T
@@ -34,9 +35,15 @@ def is_decode(node: Node) -> bool:
 
 
 def lower_attention(node: Node, rows: int, max_sequences: int, arch: Arch) -> NodeSource | None:
-    """None where the op is not attention. `rows` are a step's tokens, in graph `decode` also its sequences."""
+    """None where the op is not attention. `rows` are a step's tokens, in graph `decode` also its sequences.
+
+    Raises MissingKernel for sizes of heads that no kernel takes.
+    """
     if not isinstance(node.op, Attention):
         return None
+    dim = _shape(node).head_dim
+    if dim < 16 or dim & (dim - 1):
+        raise MissingKernel(node, arch.name, "a head must have a power of two of columns there, 16 or more")
     if is_decode(node):
         return _decode(node, rows, rows, arch)
     decode, prefill = _decode(node, rows, max_sequences, arch), _prefill(node, rows, max_sequences, arch)

@@ -1,0 +1,135 @@
+"""What the CUDA target makes of graphs, before anything is compiled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+
+from oi.codegen.cuda.arch import ARCHS
+from oi.codegen.cuda.source import NodeSource, call, integer
+from oi.codegen.cuda.target import CudaTarget
+from oi.codegen.errors import CompileError
+from oi.codegen.lower import Lowered, lower_module
+from oi.codegen.model_file import load_model_file
+from oi.codegen.pipeline import optimize
+from oi.codegen.target import MissingKernel
+from oi.ir.types import DType
+from oi.runtime.artifact_path import installed_model_file
+from oi.runtime.manifest import Limits
+
+CONFIG = json.loads((Path(__file__).parents[2] / "models" / "tiny" / "config.json").read_text())
+LIMITS = Limits(512, 32, 1000)
+LARGE = {"hidden_size": 5120, "intermediate_size": 25600, "num_attention_heads": 64, "num_key_value_heads": 8}
+
+
+def lowered(arch: str, changes: Mapping[str, object] = {}, limits: Limits = LIMITS) -> Lowered:
+    target = CudaTarget.of(arch, limits)
+    model_file = load_model_file(installed_model_file("qwen3.py"))
+    module = model_file.build(model_file.parse_config({**CONFIG, **changes}), target.activations)
+    return lower_module(target.specialize(optimize(module)), target, limits)
+
+
+@cache
+def on_hopper() -> Lowered:
+    return lowered("sm_90")
+
+
+@pytest.mark.parametrize("changes", [{}, {**LARGE, "head_dim": 128}], ids=["tiny", "32B"])
+@pytest.mark.parametrize("arch", ARCHS)
+def test_every_architecture_has_all_kernels(arch: str, changes: Mapping[str, object]) -> None:
+    made = lowered(arch, changes)
+    assert set(made.programs) == {"forward", "decode", "greedy", "sample", "log_probs"}
+    sources = [source for source in made.kernels.values() if isinstance(source, NodeSource)]
+    assert len(sources) == len(made.kernels)
+    kernels = {c.kernel for source in sources for c in (*source.prologue, *source.calls)}
+    constants = [dict(kernel.constants) for kernel in kernels]
+    assert {c["PDL"] for c in constants if "PDL" in c} == {ARCHS[arch].dependent_launches}
+    hopper = {kernel.function for kernel in kernels if kernel.module.endswith(("_hopper", "_skinny", "gemm_prefill"))}
+    assert bool(hopper) == (arch == "sm_90")
+
+
+def test_variants_are_the_buckets() -> None:
+    bounds = {
+        (launch.op, launch.rows): tuple(v.max_rows for v in launch.variants)
+        for program in ("forward", "greedy")
+        for launch in on_hopper().programs[program].launches
+    }
+    assert bounds["greedy", "R"] == (1, 2, 4, 8, 16, None)
+    assert bounds["attention", "T"] == (16, 32, 64, 128, 192, 256, 384, None)
+    assert bounds["linear", "T"] == (1, 2, 4, 8, 16, 32, 64, 128, 192, 256, 384, None)
+    decode = {launch.op: launch.variants for launch in on_hopper().programs["decode"].launches}
+    assert [v.max_rows for v in decode["attention"]] == [1, 2, 4, 8, 16, None]
+
+
+def test_attention_of_decode_is_a_kernel_of_its_own() -> None:
+    programs = on_hopper().programs
+    names = {
+        program: {
+            v.kernel for launch in programs[program].launches if launch.op == "attention" for v in launch.variants
+        }
+        for program in ("decode", "forward")
+    }
+    assert not names["decode"] & names["forward"]
+    for symbol in names["decode"]:
+        source = on_hopper().kernels[symbol]
+        assert isinstance(source, NodeSource)
+        assert (len(source.calls), len(source.prologue)) == (1, 1)
+    for symbol in names["forward"]:
+        source = on_hopper().kernels[symbol]
+        assert isinstance(source, NodeSource)
+        assert (len(source.calls), len(source.prologue)) == (2, 2)
+
+
+def test_layers_share_their_kernels() -> None:
+    shallow, deep = (lowered("sm_90", {"num_hidden_layers": n, "layer_types": ["full_attention"] * n}) for n in (3, 9))
+    assert len(shallow.kernels) == len(deep.kernels)
+
+
+def test_weights_that_are_read_as_one_follow_each_other() -> None:
+    buffers = on_hopper().programs["forward"].buffers
+    for group in (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")):
+        for first, second in pairwise(buffers[f"layers.1.{name}"] for name in group):
+            rows, columns = (d for d in first.shape if isinstance(d, int))
+            assert second.offset == first.offset + 2 * rows * columns
+
+
+def test_only_bf16_weights_are_taken() -> None:
+    with pytest.raises(MissingKernel, match="must be bf16"):
+        lowered("sm_90", {"dtype": "float32"})
+
+
+@pytest.mark.parametrize("dim", [48, 8])
+def test_head_sizes_without_a_kernel_are_named(dim: int) -> None:
+    with pytest.raises(MissingKernel, match="power of two"):
+        lowered("sm_90", {"head_dim": dim})
+
+
+@pytest.mark.parametrize(
+    ("arch", "limits", "message"),
+    [
+        ("sm_75", LIMITS, "cuda:sm_80, cuda:sm_89, cuda:sm_90, cuda:sm_120 and cpu"),
+        ("sm_90", Limits(4096, 257, 1000), "at most 256 sequences"),
+        ("sm_90", Limits(16, 32, 1000), "16 tokens cannot advance 32 sequences"),
+    ],
+)
+def test_errors_say_the_mend(arch: str, limits: Limits, message: str) -> None:
+    with pytest.raises(CompileError, match=message):
+        CudaTarget.of(arch, limits)
+
+
+def test_a_call_must_name_all_parameters() -> None:
+    from oi.codegen.cuda.kernels.rms_norm import rms_norm
+
+    with pytest.raises(TypeError, match="takes"):
+        call(rms_norm, (1,), {"x_ptr": integer(1)}, {"H": 8}, num_warps=1, pdl=False)
+
+
+def test_activations_are_bf16() -> None:
+    assert CudaTarget.of("sm_90", LIMITS).activations is DType.BF16
