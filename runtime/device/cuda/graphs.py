@@ -44,13 +44,8 @@ class Kernels:
             cubin = self._artifact.path(kernel.file).read_bytes()
             self._modules[kernel.file] = self._driver.call("cuModuleLoadData", cubin)
         function = self._driver.call("cuModuleGetFunction", self._modules[kernel.file], kernel.entry.encode())
-        attribute = self._driver.api.CUfunction_attribute
-        for key, value in (
-            (attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, kernel.shared_bytes),
-            # one split of L1 for all, or a kernel could not begin on an SM before the one ahead has left it
-            (attribute.CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, 100),
-        ):
-            self._driver.call("cuFuncSetAttribute", function, key, value)
+        most = self._driver.api.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        self._driver.call("cuFuncSetAttribute", function, most, kernel.shared_bytes)
         return function
 
 

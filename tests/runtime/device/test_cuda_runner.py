@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from copy import deepcopy
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from oi.runtime.device.cuda.runner import open_on
 from oi.runtime.device.cuda.steps import CudaRunner
 from oi.runtime.engine_settings import EngineSettings
 from oi.runtime.errors import ArtifactError, CheckpointError, DeviceError
+from oi.runtime.runner import StepResult
 from tests.runtime.device.cuda_model import LIMITS, PAGE, PRIME, TOP, VOCAB, fake_cuda, hidden, write_model
 from tests.runtime.device.fake_cuda import ILLEGAL_ADDRESS, OUT_OF_MEMORY, FakeCuda
 
@@ -42,9 +45,12 @@ class Sequence:
         self.computed = 0
 
 
-def make_batch(parts: list[tuple[Sequence, int, bool, int | None]], sampling: SampleInputs | None = None,
+Part = tuple[Sequence, int, bool, int | None]
+"""A sequence, its next tokens, whether one is drawn, and the row of the step before that draws its only token."""
+
+
+def make_batch(parts: list[Part], sampling: SampleInputs | None = None,
                want_logprobs: bool = False) -> Batch:  # fmt: skip
-    """Parts: (sequence, tokens, sampled, row of the step before that draws its last token)."""
     starts = np.cumsum([0, *(count for _, count, _, _ in parts)]).astype(np.int32)
     tokens, positions, slots = [], [], []
     width = max(-(-(s.computed + count) // PAGE) for s, count, _, _ in parts)
@@ -111,65 +117,95 @@ def sequences(count: int, rng: np.random.Generator) -> list[Sequence]:
     ]
 
 
-def test_any_mixture_with_a_step_in_flight(runner: CudaRunner) -> None:
-    """Random chunks and decodes, sampled or not; a step is always started before the one ahead is finished."""
-    rng = np.random.default_rng()
-    running = sequences(LIMITS.max_sequences, rng)
-    flight: tuple[object, list[Sequence], list[int], bool] | None = None
-    pending: dict[int, int] = {}  # sequence → row of the step in flight that draws its last token
-    for _ in range(40):
-        parts: list[tuple[Sequence, int, bool, int | None]] = []
+@dataclass
+class Flight:
+    """A step that was started, and what it must answer."""
+
+    handle: Any
+    drawing: list[Sequence]
+    expected: list[int]
+    log_probs: bool
+
+
+class Mixture:
+    """Random chunks and decodes, sampled or not; every step is started before the one ahead is finished."""
+
+    def __init__(self, runner: CudaRunner) -> None:
+        self.runner = runner
+        self.rng = np.random.default_rng()
+        self.running = sequences(LIMITS.max_sequences, self.rng)
+        self.flight: Flight | None = None
+
+    def step(self) -> None:
+        parts = self.parts()
+        flight = self.start(parts) if parts else None
+        if self.flight is not None:
+            self.land(self.flight)
+        self.flight = flight
+
+    def parts(self) -> list[Part]:
+        """A sequence whose draw is in flight has one token to compute, which only the device knows."""
+        drawing = [] if self.flight is None else self.flight.drawing
         budget = LIMITS.max_tokens
-        for i, sequence in enumerate(running):
-            left = len(sequence.tokens) + (i in pending) - sequence.computed
-            if not left or not budget or len(sequence.tokens) >= 30 or rng.random() < 0.2:
+        parts: list[Part] = []
+        for sequence in self.running:
+            pending = drawing.index(sequence) if sequence in drawing else None
+            left = len(sequence.tokens) + (pending is not None) - sequence.computed
+            if not left or not budget or len(sequence.tokens) >= 30 or self.rng.random() < 0.2:
                 continue
-            count = 1 if i in pending else int(rng.integers(1, min(left, budget) + 1))
-            parts.append((sequence, count, count == left, pending.get(i)))
+            count = int(self.rng.integers(1, min(left, budget) + 1)) if pending is None else 1
+            parts.append((sequence, count, count == left, pending))
             budget -= count
-        order = [running.index(p[0]) for p in parts]
-        if not parts:
-            break_even = flight
-            flight, pending = None, {}
-            if break_even:
-                land(runner, break_even)
-            continue
-        drawing = [p[0] for p in parts if p[2]]
+        return parts
+
+    def start(self, parts: list[Part]) -> Flight:
+        rng = self.rng
+        drawing = [sequence for sequence, _, sampled, _ in parts if sampled]
         inputs = sampling(len(drawing), int(rng.integers(9)), rng) if drawing and rng.random() < 0.5 else None
-        logprobs = bool(rng.random() < 0.3)
-        batch = make_batch(parts, inputs, logprobs)
-        kept = None if inputs is None else SampleInputs(*(getattr(inputs, f.name).copy() for f in fields(inputs)))
-        handle = runner.start(batch)
+        batch = make_batch(parts, deepcopy(inputs), bool(rng.random() < 0.3))
+        handle = self.runner.start(batch)
         scribble(batch)
-        if flight:
-            land(runner, flight)
-        expected = []
         for sequence, count, _, _ in parts:
             sequence.computed += count
-        for row, sequence in enumerate(drawing):
-            expected.append(drawn(hidden(sequence.tokens[: sequence.computed]), kept, row))
-        flight = (handle, drawing, expected, logprobs)
-        pending = {i: drawing.index(running[i]) for i in order if running[i] in drawing}
-    if flight:
-        land(runner, flight)
+        known = self.flight.expected if self.flight else []
+        before = self.flight.drawing if self.flight else []
+        contexts = [
+            s.tokens[: s.computed] if s not in before else [*s.tokens, known[before.index(s)]][: s.computed]
+            for s in drawing
+        ]
+        expected = [drawn(hidden(context), inputs, row) for row, context in enumerate(contexts)]
+        return Flight(handle, drawing, expected, batch.want_logprobs)
+
+    def land(self, flight: Flight) -> None:
+        result = self.runner.finish(flight.handle)
+        assert result.tokens.tolist() == flight.expected
+        for sequence, token in zip(flight.drawing, flight.expected, strict=True):
+            sequence.tokens.append(token)
+        if flight.log_probs and flight.drawing:
+            check_log_probs(result, flight.expected)
+        else:
+            assert result.logprobs is None
 
 
-def land(runner: CudaRunner, flight: tuple[object, list[Sequence], list[int], bool]) -> None:
-    handle, drawing, expected, logprobs = flight
-    result = runner.finish(handle)  # type: ignore[arg-type]
-    assert result.tokens.tolist() == expected
-    for sequence, token in zip(drawing, expected, strict=True):
-        sequence.tokens.append(token)
-    if not (logprobs and drawing):
-        assert result.logprobs is None
-        return
+def check_log_probs(result: StepResult, tokens: list[int]) -> None:
     assert result.logprobs is not None
     assert result.top_tokens is not None
     assert result.top_logprobs is not None
-    assert result.logprobs.tolist() == [-token for token in expected]
-    assert result.top_tokens.tolist() == np.arange(len(expected) * TOP).reshape(-1, TOP).tolist()
-    assert result.top_logprobs.shape == (len(expected), TOP)
+    assert result.logprobs.tolist() == [-token for token in tokens]
+    assert result.top_tokens.tolist() == np.arange(len(tokens) * TOP).reshape(-1, TOP).tolist()
+    assert result.top_logprobs.shape == (len(tokens), TOP)
     assert result.top_logprobs.dtype == np.float32
+
+
+def play(runner: CudaRunner) -> None:
+    mixture = Mixture(runner)
+    for _ in range(40):
+        mixture.step()
+    assert all(len(sequence.tokens) > 20 for sequence in mixture.running)
+
+
+def test_any_mixture_with_a_step_in_flight(runner: CudaRunner) -> None:
+    play(runner)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +242,7 @@ def test_logits_of_the_last_step(runner: CudaRunner) -> None:
 def test_nothing_is_allocated_after_ready(cuda: FakeCuda, runner: CudaRunner) -> None:
     before = {name: count for name, count in cuda.calls.items() if "Alloc" in name or "Create" in name}
     held = set(cuda.blocks), set(cuda.pinned)
-    test_any_mixture_with_a_step_in_flight(runner)
+    play(runner)
     assert {name: count for name, count in cuda.calls.items() if "Alloc" in name or "Create" in name} == before
     assert (set(cuda.blocks), set(cuda.pinned)) == held
 
