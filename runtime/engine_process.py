@@ -15,17 +15,22 @@ import signal
 import socket
 import sys
 import traceback
+from pathlib import Path
 from threading import Event
 from time import monotonic
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from oi.runtime.channel import Channel, ChannelClosed
-from oi.runtime.engine import Engine
+from oi.runtime.device.cuda.wake import wake
 from oi.runtime.engine_settings import EngineSettings
 from oi.runtime.errors import OiError, RequestError
 from oi.runtime.messages import Abort, Failed, Fatal, Ready, Shutdown, StepDone, Submit
-from oi.runtime.runner import Runner
+
+if TYPE_CHECKING:
+    from oi.runtime.engine import Engine
+    from oi.runtime.runner import Runner
 
 __all__ = ["main", "ready", "serve"]
 
@@ -35,6 +40,8 @@ _LAST_WORD_S = 5.0
 
 def serve(channel: Channel, runner: Runner, drain: Event) -> None:
     """Say Ready and work until told to end. Raises ChannelClosed, WireError, or what a step raised."""
+    from oi.runtime.engine import Engine  # here, for main's sake: nothing heavy loads before the GPU is being woken
+
     engine = Engine(runner)
     channel.send(ready(runner))
     said = monotonic()
@@ -73,6 +80,8 @@ def main(arguments: list[str]) -> int:
     channel = Channel(socket.socket(fileno=int(arguments[0])))
     try:
         settings = msgspec.json.decode(arguments[1], type=EngineSettings)
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy multiplies nothing here, and loads twice as fast
+        wake(Path(settings.artifact))
         from oi.runtime.step import open_runner  # the device's libraries load with it: a failure is told, not lost
 
         runner = open_runner(settings)
