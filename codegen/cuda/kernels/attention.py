@@ -56,6 +56,8 @@ class Decode:
     stages: int
     num_warps: int
     programs: int
+    early: bool = True
+    """Of `attention_decode_hopper`."""
 
     def plan_size(self, sequences: int) -> int:
         return 4 + sequences + self.programs
@@ -64,7 +66,8 @@ class Decode:
         return {"S_BLOCK": MOST_SEQUENCES, "K": shape.kv_heads, "BLOCK": self.block, "PROGRAMS_BLOCK": 64}
 
     def constants(self, shape: AttentionShape) -> dict[str, int | float]:
-        return {**shape.constants(), "BLOCK": self.block, "STAGES": self.stages}
+        own = {"EARLY": self.early} if self.hopper else {}
+        return {**shape.constants(), "BLOCK": self.block, "STAGES": self.stages, **own}
 
     def boxes(self, shape: AttentionShape) -> dict[str, tuple[int, ...]]:
         """Of the Hopper kernel's tensor descriptor: bf16, swizzled by 128 bytes."""
@@ -73,7 +76,7 @@ class Decode:
     @property
     def max_registers(self) -> int | None:
         """Of a thread of the Hopper kernel: what it needs. More would keep other kernels off the multiprocessor."""
-        return 80 if self.hopper else None
+        return 96 if self.hopper else None
 
     def scratch(self, shape: AttentionShape, sequences: int) -> dict[str, Array]:
         """In the kernel's order. `arrivals` must be zero before the first launch."""

@@ -70,6 +70,12 @@ def test_padded_mix(decodes: int, prefills: int, padding: int, kind: str, progra
         check(DecodeLaunch(call, config))
 
 
+@pytest.mark.skipif(INTERPRETED, reason="as test_any_split there")
+@pytest.mark.parametrize("kind", ["portable", "hopper"])
+def test_heads_of_64(kind: str) -> None:
+    check(DecodeLaunch(make_call(*LENS, heads=(8, 2), head_dim=64, spare_tokens=2), config_of(kind, 20)))
+
+
 @pytest.mark.skipif(INTERPRETED, reason="large")
 @pytest.mark.parametrize("sequences", [1, 8, 64, 256])
 def test_chosen_launch(sequences: int) -> None:
@@ -119,3 +125,4 @@ def test_with_qkv_norm_rope_write(heads: tuple[int, int], programs: int) -> None
     first = launch.y.clone()
     launch.run()
     assert torch.equal(launch.y[own], first[own]), "two runs differ"
+    assert not launch.scratch["arrivals"].any()

@@ -64,6 +64,14 @@ def test_padded_mix(decodes: int, prefills: int, padding: int, config: Prefill) 
         check(PrefillLaunch(call, config))
 
 
+@pytest.mark.skipif(INTERPRETED, reason="as test_prefill there")
+@pytest.mark.parametrize("config", PORTABLE[1:] + HOPPER[1:], ids=str)
+def test_heads_of_64(config: Prefill) -> None:
+    if config.hopper and not is_hopper():
+        pytest.skip("needs an sm_90 GPU")
+    check(PrefillLaunch(make_call(*LONG[0], heads=(8, 2), head_dim=64, spare_tokens=5), config))
+
+
 def check(launch: PrefillLaunch) -> None:
     """Right, of this step's prefill rows only, twice the same."""
     launch.plan()

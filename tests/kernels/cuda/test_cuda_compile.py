@@ -17,6 +17,7 @@ from triton.experimental.gluon._runtime import GluonASTSource
 
 from oi.codegen.cuda.kernels.attention import AttentionShape, Decode, Prefill
 from oi.codegen.cuda.kernels.attention_decode import attention_decode
+from oi.codegen.cuda.kernels.attention_decode_hopper import attention_decode_hopper, qkv_attention_decode_hopper
 from oi.codegen.cuda.kernels.attention_decode_plan import attention_decode_plan
 from oi.codegen.cuda.kernels.attention_prefill import attention_prefill
 from oi.codegen.cuda.kernels.attention_prefill_hopper import attention_prefill_hopper
@@ -32,16 +33,18 @@ QWEN3_14B = AttentionShape(q_heads=40, kv_heads=8, head_dim=128, layers=40, scal
 VOCABULARY = 151936
 # Of each kernel's parameters that are not constants.
 POINTERS = {
-    "bf16": ("q_ptr", "kv_ptr", "y_ptr"),
+    "bf16": ("q_ptr", "kv_ptr", "y_ptr", "qkv_ptr", "q_weight_ptr", "k_weight_ptr"),
     "fp32": (
         *("parts_ptr", "stats_ptr", "logits_ptr", "sums_ptr", "chosen_ptr", "top_ptr", "original_ptr"),
-        *("edit_scale_ptr", "edit_add_ptr", "temperature_ptr", "top_p_ptr", "min_p_ptr", "uniform_ptr"),
+        *("edit_scale_ptr", "edit_add_ptr", "temperature_ptr", "top_p_ptr", "min_p_ptr", "uniform_ptr", "angles_ptr"),
     ),
     "i64": ("best_ptr",),
 }
 
 
-def compiled(kernel: Any, constants: dict[str, Any], warps: int, capability: int, **types: str) -> Any:
+def compiled(
+    kernel: Any, constants: dict[str, Any], warps: int, capability: int, registers: int | None = None, **types: str
+) -> Any:
     """Compile with dependent launches; the shared memory must fit."""
     names = kernel.arg_names
     constants = {**constants, **({"PDL": capability >= 90} if "PDL" in names else {})}
@@ -56,19 +59,37 @@ def compiled(kernel: Any, constants: dict[str, Any], warps: int, capability: int
         {(names.index(name),): value for name, value in constants.items()},
         {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name].startswith("*")},
     )
-    result = compile_kernel(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps})
+    options = {"num_warps": warps, "maxnreg": registers}
+    result = compile_kernel(source, target=GPUTarget("cuda", capability, 32), options=options)
     assert result.metadata.shared <= SHARED_BYTES[capability]
     return result
 
 
 @pytest.mark.parametrize("capability", [80, 89, 90, 120])
 def test_decode(capability: int) -> None:
-    for sequences in (1, 8, 256) if capability == 90 else (1,):
-        config: Decode = choose_decode(sequences, target=f"sm_{capability}")
-        compiled(attention_decode_plan, config.plan_constants(QWEN3_4B), 8, capability)
-        result = compiled(attention_decode, config.constants(QWEN3_4B), config.num_warps, capability)
-        assert "mma.sync" in result.asm["ptx"]
-        assert "cp.async" in result.asm["ptx"]
+    config: Decode = choose_decode(1, target="any")
+    compiled(attention_decode_plan, config.plan_constants(QWEN3_4B), 8, capability)
+    result = compiled(attention_decode, config.constants(QWEN3_4B), config.num_warps, capability)
+    assert "mma.sync" in result.asm["ptx"]
+    assert "cp.async" in result.asm["ptx"]
+
+
+@pytest.mark.parametrize("shape", [QWEN3_4B, QWEN3_14B], ids=["4B", "14B"])
+def test_hopper_decode(shape: AttentionShape) -> None:
+    boxes = {
+        name: f"tensordesc<bf16{list(box)},{gl.NVMMASharedLayout(128, 16, rank=2)!r}>"
+        for name, box in choose_decode(1).boxes(shape).items()
+    }
+    for config in {choose_decode(sequences) for sequences in (1, 8, 256)}:
+        assert config.hopper
+        constants = config.constants(shape)
+        options: Any = (config.num_warps, 90, config.max_registers)
+        plain = compiled(attention_decode_hopper, constants, *options, **boxes)
+        fused = compiled(qkv_attention_decode_hopper, {**constants, "EPS": 1e-6}, *options, **boxes)
+        for kernel in (plain, fused):
+            assert 2 * kernel.metadata.shared <= SHARED_BYTES[90], "two programs do not fit a multiprocessor"
+            for instruction in ("wgmma.mma_async", "cp.async.bulk.tensor", "griddepcontrol.wait"):
+                assert instruction in kernel.asm["ptx"]
 
 
 @pytest.mark.parametrize("capability", [80, 89, 90, 120])
