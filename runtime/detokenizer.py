@@ -19,12 +19,18 @@ class Detokenizer:
         self._tokenizer = tokenizer
         self._skip_specials = skip_specials
         self._utf8 = _Utf8("replace")
+        self._waits = False
+        """Bytes of an unfinished character."""
 
     def push(self, token: int) -> str:
         """Text that this token completes; the bytes of an unfinished character wait."""
         if self._skip_specials and self._tokenizer.is_special(token):
             return ""
-        return self._utf8.decode(self._tokenizer.token_bytes(token))
+        if not self._waits and (text := self._tokenizer.token_text(token)) is not None:
+            return text
+        text = self._utf8.decode(self._tokenizer.token_bytes(token))
+        self._waits = self._utf8.getstate()[0] != b""
+        return text
 
     def flush(self) -> str:
         """At the end: what waits, as U+FFFD."""

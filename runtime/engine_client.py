@@ -7,6 +7,7 @@ import itertools
 import logging
 import subprocess
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from oi.runtime.engine_child import EngineChild
@@ -27,7 +28,13 @@ _log = logging.getLogger("oi.engine")
 class Sink(Protocol):
     """Where one sequence's tokens go. Called from the event loop; must not block."""
 
-    def push(self, token: Token) -> None: ...
+    def push(self, token: Token, now: float) -> None:
+        """`now`: `time.perf_counter` when it arrived."""
+        ...
+
+    def flush(self) -> None:
+        """All that arrived together has been pushed."""
+        ...
 
     def fail(self, error: OiError) -> None: ...
 
@@ -43,7 +50,8 @@ class EngineClient(asyncio.Protocol):
         """Set to the reason when the engine is gone without having been told to go."""
         self.lost = 0
         """Sequences that its death cut short."""
-        self.stats: Stats | None = None
+        self.on_stats: Callable[[Stats], None] | None = None
+        """Told the engine's state after each step, and with each sign of life."""
         self._child = child
         self._stall_seconds = stall_seconds
         self._last_sign = time.monotonic()
@@ -111,8 +119,12 @@ class EngineClient(asyncio.Protocol):
             assert self._transport is not None
             self._transport.abort()
             return
+        touched: list[Sink] = []
+        now = time.perf_counter()
         for message in messages:
-            self._handle(message)
+            self._handle(message, now, touched)
+        for sink in touched:
+            sink.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connected = False
@@ -127,12 +139,18 @@ class EngineClient(asyncio.Protocol):
         if not self._closing:
             self.died.set_result(str(error))
 
-    def _handle(self, message: FromEngine) -> None:
+    def _handle(self, message: FromEngine, now: float, touched: list[Sink]) -> None:
+        """`touched` gathers the sinks that were given tokens."""
         match message:
             case StepDone(tokens, stats):
-                self.stats = stats
+                if self.on_stats is not None:
+                    self.on_stats(stats)
                 for token in tokens:
-                    self._deliver(token)
+                    if (sink := self._sinks.get(token.id)) is not None:  # else it was just aborted
+                        if token.finish is not None:
+                            del self._sinks[token.id]
+                        sink.push(token, now)
+                        touched.append(sink)
             case Failed(id, text):
                 if (sink := self._sinks.pop(id, None)) is not None:
                     sink.fail(RequestError(text))
@@ -142,14 +160,6 @@ class EngineClient(asyncio.Protocol):
             case Fatal(text):
                 _log.error("the engine gives up: %s", text)
                 self._fatal = text
-
-    def _deliver(self, token: Token) -> None:
-        sink = self._sinks.get(token.id)
-        if sink is None:  # just aborted
-            return
-        if token.finish is not None:
-            del self._sinks[token.id]
-        sink.push(token)
 
     def _reason(self) -> str:
         if self._fatal is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -25,6 +24,8 @@ class TextOptions:
     include_stop: bool = False
     """Keep the stop string, or the text of the stop token, at the end of the text."""
     skip_specials: bool = True
+    keep_tokens: bool = False
+    """Whether `Output.take` gives the tokens too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,47 +52,49 @@ class Output:
         self.error: OiError | None = None
         self.first_at = self.last_at = 0.0
         """`time.perf_counter` of the first and the last token."""
+        self.has_news = False
+        """Tokens have come since the last `take`; there need not be text."""
         self._include_stop = options.include_stop
+        self._keep_tokens = options.keep_tokens
         self._detokenizer = Detokenizer(tokenizer, skip_specials=options.skip_specials)
         self._stops = StopMatcher(options.stops, include_stop=options.include_stop)
-        self._text: list[str] = []
+        self._text = ""
         self._placed: list[Placed] = []
         self._offset = 0
 
     def add(self, token: Token) -> bool:
         """Whether it was the last."""
         self.generated += 1
+        self.has_news = True
         if token.cached is not None:
             self.cached = token.cached
-        self._placed.append(Placed(token, self._offset))
-        stopped = token.finish == "stop"
-        text = self._detokenizer.push(token.token) if self._include_stop or not stopped else ""
-        if token.finish is not None:
+        if self._keep_tokens:
+            self._placed.append(Placed(token, self._offset))
+        finish = token.finish
+        text = "" if finish == "stop" and not self._include_stop else self._detokenizer.push(token.token)
+        if finish is not None:
             text += self._detokenizer.flush()
         self._offset += len(text)
         shown, stop = self._stops.push(text)
         if stop is not None:
             self.finish_reason, self.stop_reason = "stop", stop
-        elif token.finish is not None:
+        elif finish is not None:
             shown += self._stops.flush()
-            self.finish_reason = token.finish
-            self.stop_reason = token.token if stopped else None
-        if shown:
-            self._text.append(shown)
+            self.finish_reason = finish
+            self.stop_reason = token.token if finish == "stop" else None
+        self._text += shown
         return self.finish_reason is not None
 
     @property
     def ended(self) -> bool:
         return self.finish_reason is not None or self.error is not None
 
-    @property
-    def has_news(self) -> bool:
-        return bool(self._placed)
-
     def take(self) -> tuple[str, list[Placed]]:
-        """Text and tokens since the last call."""
-        text, placed = "".join(self._text), self._placed
-        self._text, self._placed = [], []
+        """Text since the last call, and tokens where they are kept."""
+        text, placed = self._text, self._placed
+        self._text, self.has_news = "", False
+        if placed:
+            self._placed = []
         return text, placed
 
 
@@ -99,12 +102,21 @@ class Generation:
     """A context manager: whatever has not finished when it is left is aborted."""
 
     def __init__(
-        self, client: EngineClient, outputs: Sequence[Output], on_interval: Callable[[float], None] | None = None
+        self,
+        client: EngineClient,
+        outputs: Sequence[Output],
+        on_first: Callable[[float], None] | None = None,
+        on_interval: Callable[[float], None] | None = None,
     ) -> None:
-        """`on_interval` is told the seconds between a sequence's tokens."""
+        """Of each sequence, `on_first` is told when its first token comes, `on_interval` the seconds between tokens."""
         self.outputs = outputs
-        self.arrived_at = time.perf_counter()
+        self.reader: Callable[[], bool] | None = None
+        """Called when there is news and more to come; true where it took the news, which `news` then does not hear of.
+
+        It spares each token of a stream the waking of a task.
+        """
         self._client = client
+        self._on_first = on_first
         self._on_interval = on_interval
         self._news = asyncio.Event()
         self._over = asyncio.Event()
@@ -119,6 +131,7 @@ class Generation:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, trace: TracebackType | None) -> None:
+        self.reader = None
         self._abort_rest()
 
     async def news(self) -> AsyncIterator[list[Output]]:
@@ -138,28 +151,31 @@ class Generation:
         await self._over.wait()
         self._raise_error()
 
-    def push(self, output: Output, token: Token) -> None:
+    def push(self, output: Output, token: Token, now: float) -> None:
         if output.ended:
             return
-        now = time.perf_counter()
         if output.generated == 0:
             output.first_at = now
+            if self._on_first is not None:
+                self._on_first(now)
         elif self._on_interval is not None:
             self._on_interval(now - output.last_at)
         output.last_at = now
-        if output.add(token) and token.finish is None:  # a stop string, which the engine does not know of
-            self._client.abort([output.submit.id])
-        self._notify(output)
+        if output.add(token):
+            if token.finish is None:  # a stop string, which the engine does not know of
+                self._client.abort([output.submit.id])
+            if token.finish in ("abort", "error") or all(o.ended for o in self.outputs):
+                self._over.set()
+
+    def flush(self) -> None:
+        if self.reader is None or self._over.is_set() or not self.reader():
+            self._news.set()
 
     def fail(self, output: Output, error: OiError) -> None:
         if not output.ended:
             output.error = error
-            self._notify(output)
-
-    def _notify(self, output: Output) -> None:
-        self._news.set()
-        if output.error is not None or (output.ended and all(o.ended for o in self.outputs)):
             self._over.set()
+            self._news.set()
 
     def _raise_error(self) -> None:
         for output in self.outputs:
@@ -177,8 +193,11 @@ class _Sink:
     generation: Generation
     output: Output
 
-    def push(self, token: Token) -> None:
-        self.generation.push(self.output, token)
+    def push(self, token: Token, now: float) -> None:
+        self.generation.push(self.output, token, now)
+
+    def flush(self) -> None:
+        self.generation.flush()
 
     def fail(self, error: OiError) -> None:
         self.generation.fail(self.output, error)

@@ -88,6 +88,10 @@ class Stats(msgspec.Struct, frozen=True, array_like=True):
     preemptions: int
     step_seconds: float
     """Duration of the last step."""
+    host_pages_used: int = 0
+    """Pages of the host tier that hold a prefix."""
+    host_pages_total: int = 0
+    """0 without a host tier."""
 
 
 class StepDone(msgspec.Struct, frozen=True, tag="step"):

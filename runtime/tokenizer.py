@@ -35,6 +35,7 @@ class Tokenizer:
         self._specials = _any_of(self.special_ids)
         self._segments = SegmentCache(_CACHE_BYTES)
         self._bytes: dict[int, bytes] = {}
+        self._texts: dict[int, str | None] = {}
         give_back()  # half of what the load took
 
     def speed_up(self) -> None:
@@ -96,6 +97,13 @@ class Tokenizer:
             found = self._bytes[id] = _bytes_of(self._bpe.token(id) or "")
         return found
 
+    def token_text(self, id: int) -> str | None:
+        """The text a token stands for; None where its bytes are not whole characters."""
+        try:
+            return self._texts[id]
+        except KeyError:
+            return self._texts.setdefault(id, _text_of(self.token_bytes(id)))
+
     def decode(self, ids: Iterable[int], *, skip_specials: bool = True) -> str:
         """The text; bytes that are not UTF-8 become U+FFFD."""
         kept = (id for id in ids if not (skip_specials and self.is_special(id)))
@@ -113,6 +121,13 @@ def _bytes_of(token: str) -> bytes:
         return bytes(alphabet[char] for char in token)
     except KeyError:  # an added token with characters beyond the alphabet stands for itself
         return token.encode()
+
+
+def _text_of(data: bytes) -> str | None:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 @cache

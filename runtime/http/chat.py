@@ -14,6 +14,7 @@ from msgspec import UNSET
 
 from oi.runtime.errors import RequestError
 from oi.runtime.generation import Output, Placed
+from oi.runtime.http.events import PLACEHOLDER, TextEvent, event
 from oi.runtime.http.protocol import ChatCompletionRequest, Message, ToolCall
 from oi.runtime.http.responses import (
     ChatChoice,
@@ -37,7 +38,6 @@ __all__ = ["create_chat_completion"]
 
 
 async def create_chat_completion(request: web.Request) -> web.StreamResponse:
-    arrived_at = time.perf_counter()
     service = request.app[SERVICE]
     body = await service.read(request, ChatCompletionRequest)
     if body.top_logprobs is not None and not body.logprobs:
@@ -51,7 +51,7 @@ async def create_chat_completion(request: web.Request) -> web.StreamResponse:
         logprobs = (body.top_logprobs or 0) if body.logprobs else None
         wanted = submits(body, [prompt], [room], logprobs, service.model.generation, service.limits)
         shape = _Shape(body, service, prompt)
-        with service.generate(shape.id, wanted, text_options(body), arrived_at) as generation:
+        with service.generate(request, shape.id, wanted, text_options(body, logprobs), n) as generation:
             if body.stream:
                 usage = body.stream_options is not None and bool(body.stream_options.include_usage)
                 return await stream(request, shape.id, generation, shape, n, include_usage=usage)
@@ -128,24 +128,36 @@ class _Shape:
         self._begun: set[int] = set()
         self._asks_tokens = bool(body.logprobs) or bool(body.return_token_ids)
         self._null_usage = None if body.stream_options and body.stream_options.include_usage else UNSET
+        self._text_events: dict[int, TextEvent] = {}
 
-    def chunks(self, output: Output) -> Iterable[ChatCompletionChunk]:
+    def events(self, output: Output) -> Iterable[bytes]:
         if output.index not in self._begun:
             prompt_ids = UNSET if self._begun else self._prompt_ids
             self._begun.add(output.index)
             begin = ChatChunkChoice(index=output.index, delta=ChatDelta(role="assistant", content=""))
-            yield self._chunk([begin], self._null_usage, prompt_ids)
+            yield event(self._chunk([begin], self._null_usage, prompt_ids))
         text, placed = output.take()
-        if text or output.finish_reason or self._asks_tokens:
-            choice = ChatChunkChoice(
-                index=output.index,
-                delta=ChatDelta(content=text) if text else ChatDelta(),
-                logprobs=self._logprobs(placed),
-                finish_reason=output.finish_reason,  # type: ignore[arg-type]  # abort and error do not come here
-                stop_reason=stop_reason(output, self._eos_ids),
-                token_ids=_ids(placed) if self._body.return_token_ids else UNSET,
-            )
-            yield self._chunk([choice], self._null_usage)
+        if output.finish_reason is None and not self._asks_tokens:
+            if text:
+                yield self._text_event(output.index).fill(text)
+            return
+        choice = ChatChunkChoice(
+            index=output.index,
+            delta=ChatDelta(content=text) if text else ChatDelta(),
+            logprobs=self._logprobs(placed),
+            finish_reason=output.finish_reason,  # type: ignore[arg-type]  # abort and error do not come here
+            stop_reason=stop_reason(output, self._eos_ids),
+            token_ids=_ids(placed) if self._body.return_token_ids else UNSET,
+        )
+        yield event(self._chunk([choice], self._null_usage))
+
+    def _text_event(self, index: int) -> TextEvent:
+        """Of a choice that goes on."""
+        found = self._text_events.get(index)
+        if found is None:
+            choice = ChatChunkChoice(index=index, delta=ChatDelta(content=PLACEHOLDER))
+            found = self._text_events[index] = TextEvent(self._chunk([choice], self._null_usage))
+        return found
 
     def usage_chunk(self, usage: Usage) -> ChatCompletionChunk:
         return self._chunk([], usage)

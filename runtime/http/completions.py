@@ -12,6 +12,7 @@ from msgspec import UNSET
 
 from oi.runtime.errors import RequestError
 from oi.runtime.generation import Output, Placed
+from oi.runtime.http.events import PLACEHOLDER, TextEvent, event
 from oi.runtime.http.protocol import CompletionRequest
 from oi.runtime.http.responses import Completion, CompletionChoice, CompletionLogprobs, Usage, json_response
 from oi.runtime.http.sampling import check_prompt, max_tokens_for, submits, text_options
@@ -26,7 +27,6 @@ _DEFAULT_MAX_TOKENS = 16
 
 
 async def create_completion(request: web.Request) -> web.StreamResponse:
-    arrived_at = time.perf_counter()
     service = request.app[SERVICE]
     body = await service.read(request, CompletionRequest)
     n = body.n or 1
@@ -40,7 +40,7 @@ async def create_completion(request: web.Request) -> web.StreamResponse:
         rooms = [_room(body, prompt, service) for prompt in prompts]
         wanted = submits(body, prompts, rooms, body.logprobs, service.model.generation, service.limits)
         shape = _Shape(body, service, given, prompts)
-        with service.generate(shape.id, wanted, text_options(body), arrived_at) as generation:
+        with service.generate(request, shape.id, wanted, text_options(body, body.logprobs), n) as generation:
             if body.stream:
                 usage = body.stream_options is not None and bool(body.stream_options.include_usage)
                 return await stream(request, shape.id, generation, shape, n, include_usage=usage)
@@ -96,11 +96,24 @@ class _Shape:
         self._begun: set[int] = set()
         self._asks_tokens = body.logprobs is not None or bool(body.return_token_ids)
         self._null_usage = None if body.stream_options and body.stream_options.include_usage else UNSET
+        self._text_events: dict[int, TextEvent] = {}
 
-    def chunks(self, output: Output) -> Iterable[Completion]:
+    def events(self, output: Output) -> Iterable[bytes]:
+        if output.index in self._begun and output.finish_reason is None and not self._asks_tokens:
+            text, _ = output.take()
+            return [self._text_event(output.index).fill(text)] if text else []
         choice = self._choice(output)
         if choice.text or choice.finish_reason or self._asks_tokens:
-            yield self._completion([choice], self._null_usage)
+            return [event(self._completion([choice], self._null_usage))]
+        return []
+
+    def _text_event(self, index: int) -> TextEvent:
+        """Of a choice that has begun and goes on."""
+        found = self._text_events.get(index)
+        if found is None:
+            choice = CompletionChoice(index=index, text=PLACEHOLDER)
+            found = self._text_events[index] = TextEvent(self._completion([choice], self._null_usage))
+        return found
 
     def usage_chunk(self, usage: Usage) -> Completion:
         return self._completion([], usage)

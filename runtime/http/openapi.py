@@ -17,6 +17,7 @@ from oi.runtime.http.responses import (
     ModelList,
     Version,
 )
+from oi.runtime.http.status import StatusReport
 
 __all__ = ["document"]
 
@@ -29,6 +30,7 @@ _TYPES = (
     ModelList,
     Model,
     Health,
+    StatusReport,
     Version,
     Error,
 )
@@ -58,13 +60,15 @@ def document(version: str, model: str, *, authenticated: bool) -> dict[str, Any]
     if authenticated:
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         found["security"] = [{"key": []}]
-        found["paths"]["/health"]["get"]["security"] = []
+        for path in ("/health", "/"):
+            found["paths"][path]["get"]["security"] = []
     return found
 
 
 def _paths() -> dict[str, Any]:
     name = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
     metrics = {"200": {"description": "Prometheus text.", "content": {"text/plain": {"schema": {"type": "string"}}}}}
+    page = {"200": {"description": "The page.", "content": {"text/html": {"schema": {"type": "string"}}}}}
     return {
         "/v1/completions": {"post": _generate("createCompletion", "CompletionRequest", "Completion", "Completion")},
         "/v1/chat/completions": {
@@ -74,6 +78,8 @@ def _paths() -> dict[str, Any]:
         "/v1/models/{model}": {"get": {**_get("retrieveModel", "Model"), "parameters": [name]}},
         "/health": {"get": _get("health", "Health")},
         "/version": {"get": _get("version", "Version")},
+        "/status.json": {"get": _get("status", "StatusReport")},
+        "/": {"get": {"operationId": "page", "responses": {**page, **_errors()}}},
         "/metrics": {"get": {"operationId": "metrics", "responses": {**metrics, **_errors()}}},
         "/openapi.json": {
             "get": {

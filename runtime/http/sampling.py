@@ -78,8 +78,9 @@ def sampling_params(body: SharedFields, defaults: GenerationConfig, limits: Limi
     return SamplingParams(**chosen, logit_bias=bias, seed=seed)  # type: ignore[arg-type]  # each by its own name
 
 
-def text_options(body: SharedFields) -> TextOptions:
+def text_options(body: SharedFields, logprobs: int | None) -> TextOptions:
     return TextOptions(
+        keep_tokens=logprobs is not None or bool(body.return_token_ids),
         stops=[body.stop] if isinstance(body.stop, str) else tuple(body.stop or ()),
         include_stop=bool(body.include_stop_str_in_output),
         skip_specials=body.skip_special_tokens is not False,

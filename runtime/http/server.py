@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
@@ -19,16 +18,16 @@ from aiohttp import web
 
 from oi.runtime.engine_child import EngineChild
 from oi.runtime.engine_client import EngineClient
-from oi.runtime.errors import EngineDead
 from oi.runtime.http.app import make_app
 from oi.runtime.http.service import Service, TextModel
+from oi.runtime.http.status import History
 from oi.runtime.memory import keep_little
-from oi.runtime.messages import Ready, Stats
+from oi.runtime.messages import Ready
 
 __all__ = ["ServerOptions", "serve"]
 
 _BACKLOG = 1024
-_STATE_SECONDS = 10.0
+_LOG_SECONDS = 10
 _LAST_WORDS_SECONDS = 2.0
 """After the engine's death: for error answers to reach their clients."""
 
@@ -68,7 +67,7 @@ async def serve(
     )
     await runner.setup()
     site = web.SockSite(runner, bound, backlog=_BACKLOG)
-    state = asyncio.create_task(_log_state(client))
+    watch = asyncio.create_task(_watch(service.history))
     try:
         await client.connect()
         await site.start()
@@ -79,7 +78,7 @@ async def serve(
         on_ready(ready)
         return await _until_the_end(service, site, stop, options.drain_seconds)
     finally:
-        state.cancel()
+        watch.cancel()
         await client.close()
         await runner.cleanup()
 
@@ -141,26 +140,11 @@ def _stop_on_signals() -> asyncio.Event:
     return stop
 
 
-async def _log_state(client: EngineClient) -> None:
-    """One line each ten seconds in which there was something to do."""
-    before: Stats | None = None
-    with contextlib.suppress(EngineDead):
-        await asyncio.shield(client.ready)
+async def _watch(history: History) -> None:
+    """Sample the state each second, and log it each ten in which something happened."""
     while True:
-        await asyncio.sleep(_STATE_SECONDS)
-        now = client.stats
-        if now is not None and (before is None or now.steps > before.steps or now.running or now.waiting):
-            _log.info("%s", _state_line(before, now))
-        before = now
-
-
-def _state_line(before: Stats | None, now: Stats) -> str:
-    prompt = now.prompt_tokens - (before.prompt_tokens if before else 0)
-    generated = now.generated_tokens - (before.generated_tokens if before else 0)
-    hits = now.prefix_hits / now.prefix_queries if now.prefix_queries else 0.0
-    pages = now.pages_used / now.pages_total if now.pages_total else 0.0
-    return (
-        f"running={now.running} waiting={now.waiting} pages_used={pages:.1%} prefix_hits={hits:.1%} "
-        f"prompt_tokens_per_s={prompt / _STATE_SECONDS:.1f} generated_tokens_per_s={generated / _STATE_SECONDS:.1f} "
-        f"preemptions={now.preemptions}"
-    )
+        for _ in range(_LOG_SECONDS):
+            await asyncio.sleep(1.0)
+            history.tick()
+        if line := history.line(_LOG_SECONDS):
+            _log.info("%s", line)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,14 +22,15 @@ from oi.runtime.generation_config import GenerationConfig
 from oi.runtime.http.errors import ApiError, validation_error
 from oi.runtime.http.metrics import Metrics
 from oi.runtime.http.protocol import ChatCompletionRequest, CompletionRequest
+from oi.runtime.http.request_log import WORK, Work
 from oi.runtime.http.sampling import Limits
+from oi.runtime.http.status import History, State
 from oi.runtime.messages import Ready, Submit
 from oi.runtime.tokenizer import Tokenizer
 
-__all__ = ["SERVICE", "Service", "TextModel"]
+__all__ = ["ARRIVED_AT", "SERVICE", "Service", "TextModel"]
 
 MAX_BODY_BYTES = 16 << 20
-_log = logging.getLogger("oi.http")
 _Request = TypeVar("_Request", CompletionRequest, ChatCompletionRequest)
 _Result = TypeVar("_Result")
 
@@ -58,7 +58,9 @@ class Service:
         self.name = name
         self.root = root
         self.created = int(time.time())
-        self.metrics = Metrics(name, lambda: client.stats)
+        self.metrics = Metrics(name)
+        client.on_stats = self.metrics.observe_stats
+        self.history = History(self.metrics)
         self.draining = False
         self.requests = 0
         """In flight, from the reading of the body to the last byte written."""
@@ -74,6 +76,7 @@ class Service:
         """From now on requests are served."""
         self._model = model
         self._limits = Limits.of(ready)
+        self.metrics.ready = ready
         self._capacity = ready.max_num_seqs + self._max_queue
 
     @property
@@ -89,6 +92,14 @@ class Service:
         self.check_open()
         assert self._limits is not None
         return self._limits
+
+    @property
+    def state(self) -> State:
+        if self.client.died.done():
+            return "dead"
+        if self.draining:
+            return "draining"
+        return "loading" if self._model is None else "ready"
 
     def check_open(self) -> None:
         """Raises ApiError while requests cannot be served: loading, shutting down, or the engine is gone."""
@@ -142,14 +153,17 @@ class Service:
 
     @contextmanager
     def generate(
-        self, id: str, submits: Sequence[Submit], options: TextOptions, arrived_at: float
+        self, request: web.Request, id: str, submits: Sequence[Submit], options: TextOptions, n: int
     ) -> Iterator[Generation]:
-        """Submit, and at the end abort what runs, count and log. `arrived_at`: `time.perf_counter` of the request."""
+        """Submit, and at the end abort what runs, and count. `submits` holds `n` for each prompt."""
         outputs = [
             Output(i, msgspec.structs.replace(s, id=self.client.next_id()), self.model.tokenizer, options)
             for i, s in enumerate(submits)
         ]
-        generation = Generation(self.client, outputs, self.metrics.observe_interval)
+        request[WORK] = Work(id, outputs, n)
+        arrived_at = request[ARRIVED_AT]
+        first_token, interval = self.metrics.first_token.observe, self.metrics.interval.observe
+        generation = Generation(self.client, outputs, lambda now: first_token(now - arrived_at), interval)
         self._live.add(generation)
         try:
             with generation:
@@ -158,7 +172,6 @@ class Service:
             self._live.discard(generation)
             for output in outputs:
                 self.metrics.observe_output(output, arrived_at)
-                _log_output(id, output, arrived_at)
 
     def give_up(self) -> None:
         """End every request with an error."""
@@ -168,19 +181,5 @@ class Service:
 
 
 SERVICE = web.AppKey("service", Service)
-
-
-def _log_output(id: str, output: Output, arrived_at: float) -> None:
-    first = (output.first_at - arrived_at) * 1e3 if output.generated else 0.0
-    _log.info(
-        "request=%s-%d prompt_tokens=%d cached_tokens=%d generated_tokens=%d finish=%s "
-        "first_token_ms=%.1f total_ms=%.1f",
-        id,
-        output.index,
-        len(output.submit.prompt),
-        output.cached,
-        output.generated,
-        output.finish_reason or ("error" if output.error else "abort"),
-        first,
-        (time.perf_counter() - arrived_at) * 1e3,
-    )
+ARRIVED_AT = web.RequestKey("arrived_at", float)
+"""`time.perf_counter` when its head was there."""

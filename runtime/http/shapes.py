@@ -17,7 +17,7 @@ __all__ = ["Shape", "TokenNames", "finite", "stop_reason", "usage_of"]
 class Shape(Protocol):
     """How one request's outputs are written."""
 
-    def chunks(self, output: Output) -> Iterable[msgspec.Struct]:
+    def events(self, output: Output) -> Iterable[bytes]:
         """What a stream says of an output's news."""
         ...
 

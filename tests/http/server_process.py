@@ -84,7 +84,7 @@ class ServerProcess:
     def metric(self, name: str) -> float:
         """The sum over all labels."""
         _, text = self.get("/metrics")
-        values = re.findall(rf"^oi:{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
+        values = re.findall(rf"^(?:vllm|oi):{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
         assert values, f"no metric {name} in {text}"
         return sum(map(float, values))
 

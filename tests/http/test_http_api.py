@@ -304,7 +304,7 @@ def test_too_long_a_body(server: ServerProcess) -> None:
 
 
 def test_paths_and_methods_that_are_not_there(server: ServerProcess) -> None:
-    for path in ("/", "/v1", "/v1/embeddings", "/v1/completions/"):
+    for path in ("/nowhere", "/v1", "/v1/embeddings", "/v1/completions/"):
         status, text = server.get(path)
         assert status == 404, path
         assert "openapi" in json.loads(text)["error"]["message"]

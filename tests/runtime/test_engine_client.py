@@ -32,10 +32,15 @@ class Log:
 
     def __init__(self) -> None:
         self.tokens: list[int] = []
+        self.flushed: list[int] = []
+        """How many tokens there were at each flush."""
         self.error: OiError | None = None
 
-    def push(self, token: Token) -> None:
+    def push(self, token: Token, now: float) -> None:
         self.tokens.append(token.token)
+
+    def flush(self) -> None:
+        self.flushed.append(len(self.tokens))
 
     def fail(self, error: OiError) -> None:
         self.error = error
@@ -79,6 +84,8 @@ def submit(client: EngineClient, log: Log) -> int:
 
 def test_tokens_reach_those_who_wait_for_them() -> None:
     async def scenario(client: EngineClient, far: Far) -> None:
+        seen: list[Stats] = []
+        client.on_stats = seen.append
         logs = [Log(), Log()]
         ids = [submit(client, log) for log in logs]
         assert [m.id for m in await far.receive()] == ids
@@ -86,7 +93,18 @@ def test_tokens_reach_those_who_wait_for_them() -> None:
         await far.send(StepDone([Token(ids[1], 21, "stop"), Token(999, 1)], STATS))
         assert [log.tokens for log in logs] == [[10], [20, 21]]
         assert client.in_flight == 1
-        assert client.stats == STATS
+        assert seen == [STATS, STATS]
+
+    with_client(scenario)
+
+
+def test_what_arrives_together_is_flushed_together() -> None:
+    async def scenario(client: EngineClient, far: Far) -> None:
+        log, other = Log(), Log()
+        first, second = submit(client, log), submit(client, other)
+        await far.send(StepDone([Token(first, 1), Token(second, 2)], STATS), StepDone([Token(first, 3)], STATS))
+        assert set(log.flushed) == {2}
+        assert other.flushed == [1]
 
     with_client(scenario)
 
