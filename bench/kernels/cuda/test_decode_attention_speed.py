@@ -22,13 +22,13 @@ pytestmark = pytest.mark.gpu
 LAYERS = 36
 SIZES = [(b, c) for b in (1, 8, 64, 256) for c in (400, 1100, 4096, 16384) if b * c <= 300_000]
 CANDIDATES = [
-    Decode(64, 3, 4, 132),
-    Decode(32, 4, 4, 132),
-    Decode(64, 3, 4, 264),
-    Decode(64, 3, 4, 396),
-    Decode(32, 3, 4, 396),
-    Decode(32, 4, 4, 396),
-    Decode(32, 4, 2, 396),
+    Decode(False, 32, 4, 4, 132),
+    Decode(False, 32, 4, 4, 396),
+    Decode(False, 64, 3, 4, 396),
+    Decode(True, 64, 2, 4, 64),
+    Decode(True, 64, 3, 4, 132),
+    Decode(True, 64, 3, 4, 132, early=False),
+    Decode(True, 64, 3, 4, 264),
 ]
 
 

@@ -55,7 +55,7 @@ def test_any_split(lens: tuple[list[int], list[int]], kind: str, programs: int, 
     check(DecodeLaunch(make_call(*lens, device=DEVICE, dtype=DTYPE, heads=heads, head_dim=DIM, spare_tokens=2), config))
 
 
-@pytest.mark.parametrize("programs", [5, 132])
+@pytest.mark.parametrize("programs", [5] if INTERPRETED else [5, 132])
 @pytest.mark.parametrize("kind", ["portable", "hopper"])
 @pytest.mark.parametrize(
     ("decodes", "prefills", "padding"),
@@ -64,7 +64,7 @@ def test_any_split(lens: tuple[list[int], list[int]], kind: str, programs: int, 
 def test_padded_mix(decodes: int, prefills: int, padding: int, kind: str, programs: int) -> None:
     """Padded sequences anywhere, steps without any decode, contexts that end at the ends of pages and blocks."""
     config = config_of(kind, programs)
-    for longest in (70, 300) if INTERPRETED else (70, 300, 900):
+    for longest in (140,) if INTERPRETED else (70, 300, 900):
         lens = random_mix(decodes, prefills, padding, longest)
         call = make_call(*lens, device=DEVICE, dtype=DTYPE, heads=HEADS[0], head_dim=DIM, spare_tokens=3, spare_pages=2)
         check(DecodeLaunch(call, config))
