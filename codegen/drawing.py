@@ -16,13 +16,13 @@ __all__ = ["draw"]
 _FAMILIES = {
     "product": ("#2563eb", ("embedding", "linear", "linear_concat", "swiglu_linear")),
     "norm": ("#0f9960", ("rms_norm", "add_rms_norm")),
-    "attention": ("#8b3fd1", ("rope_angles", "rope", "kv_write", "attention", "qkv_norm_rope_write")),
+    "attention": ("#8b3fd1", ("rope_angles", "rope", "kv_write", "attention", "qkv_norm_rope_write", "qkv_attention")),
     "elementwise": ("#64748b", ("add", "mul", "silu")),
     "data movement": ("#94a3b8", ("constant", "reshape", "slice_columns", "select_rows")),
     "sampling": ("#d9480f", ("greedy", "sample", "log_probs")),
 }
 _COLOURS = {op: colour for colour, ops in _FAMILIES.values() for op in ops}
-_FUSED = {"linear_concat", "swiglu_linear", "add_rms_norm", "qkv_norm_rope_write"}
+_FUSED = {"linear_concat", "swiglu_linear", "add_rms_norm", "qkv_norm_rope_write", "qkv_attention"}
 _CHIPS = {"weight": "#fde68a", "input": "#bae6fd", "state": "#fecdd3", "shared": "#e2e8f0"}
 
 _CHAR, _LINE, _TITLE, _PAD = 6.7, 17.0, 24.0, 9.0

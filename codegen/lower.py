@@ -35,7 +35,9 @@ def lower_module(module: Module, target: Target, limits: Limits) -> Lowered:
     """Plan memory and ask the target for kernels. Raises CompileError, MissingKernel."""
     lowered = Lowered()
     for name, graph in module.graphs.items():
-        plan = plan_memory(graph, limits, lowered.constants)
+        # A step of `decode` has a token for each sequence.
+        own = replace(limits, max_tokens=limits.max_sequences) if name == "decode" else limits
+        plan = plan_memory(graph, own, lowered.constants)
         lowered.programs[name] = Program(buffers=plan.buffers, launches=_launches(graph, plan, target, lowered))
         lowered.arena_bytes = max(lowered.arena_bytes, plan.arena_bytes)
     _place_weights(lowered)

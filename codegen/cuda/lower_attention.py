@@ -1,11 +1,12 @@
 """Launches of attention: one plan a step for each kernel, then the kernels of each layer.
 
-In graph `decode` every sequence has one query and only the decode kernel runs. Elsewhere both do; each passes over
-the other's sequences.
+In graph `decode` every sequence has one query and only the decode kernel runs; Hopper's takes in qkv_norm_rope_write.
+Elsewhere both do; each passes over the other's sequences.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import prod
 from typing import Any
 
@@ -19,19 +20,25 @@ from oi.codegen.cuda.node_arguments import node_arguments, static_shape
 from oi.codegen.cuda.source import Argument, CallSource, Given, NodeSource, TensorMap, call, integer, io
 from oi.codegen.cuda.tuning.attention_table import choose_decode, choose_prefill
 from oi.codegen.target import MissingKernel
-from oi.ir.graph import Node
-from oi.ir.ops import Attention
+from oi.ir.graph import Graph, Node, Value
+from oi.ir.ops import Attention, QkvAttention
 from oi.ir.types import T
 from oi.runtime.cuda_library import Operand, Scratch
 
-__all__ = ["is_decode", "lower_attention"]
+__all__ = ["is_decode", "lower_attention", "takes_qkv"]
 
 _PLAN_WARPS = 8
 
 
 def is_decode(node: Node) -> bool:
     """An attention node of graph `decode`."""
-    return isinstance(node.op, Attention) and node.operands[3].type.shape == (T,)
+    return isinstance(node.op, (Attention, QkvAttention)) and _operand(node, "query_lens").type.shape == (T,)
+
+
+def takes_qkv(decode: Graph, rows: Iterable[int], arch: Arch) -> bool:
+    """Whether graph `decode` should have qkv_attention: there is a kernel for all of its buckets."""
+    shapes = {_shape(node) for node in decode.nodes if isinstance(node.op, Attention)}
+    return all(s.head_dim == 128 and _choose_decode(s, size, arch).hopper for s in shapes for size in rows)
 
 
 def lower_attention(node: Node, rows: int, max_sequences: int, arch: Arch) -> NodeSource | None:
@@ -39,7 +46,7 @@ def lower_attention(node: Node, rows: int, max_sequences: int, arch: Arch) -> No
 
     Raises MissingKernel for sizes of heads that no kernel takes.
     """
-    if not isinstance(node.op, Attention):
+    if not isinstance(node.op, (Attention, QkvAttention)):
         return None
     dim = _shape(node).head_dim
     if dim < 16 or dim & (dim - 1):
@@ -54,26 +61,39 @@ def lower_attention(node: Node, rows: int, max_sequences: int, arch: Arch) -> No
     )
 
 
+def _operand(node: Node, name: str) -> Value:
+    return node.operands[node.op.operands.index(name)]
+
+
 def _shape(node: Node) -> AttentionShape:
-    assert isinstance(node.op, Attention)
-    q_heads, dim = static_shape(node.operands[0])
-    layers, _, kv_heads, page, _ = static_shape(node.operands[1])
+    assert isinstance(node.op, (Attention, QkvAttention))
+    q_heads, dim = static_shape(node.results[0])
+    layers, _, kv_heads, page, _ = static_shape(_operand(node, "kv"))
     return AttentionShape(q_heads, kv_heads, dim, layers, node.op.scale, page)
 
 
+def _named_arguments(node: Node) -> dict[str, Argument]:
+    """By the kernels' names."""
+    names = (*(f"{name}_ptr" for name in (*node.op.operands, "y")), "layer")
+    return dict(zip(names, node_arguments(node), strict=True))
+
+
+def _choose_decode(shape: AttentionShape, sequences: int, arch: Arch) -> Decode:
+    # Hopper's kernel copies 64 columns at once; the default is for all.
+    target = arch.name if shape.head_dim % 64 == 0 else "any"
+    return choose_decode(sequences, target=target, multiprocessors=arch.multiprocessors)
+
+
 def _decode(node: Node, rows: int, sequences: int, arch: Arch) -> NodeSource:
-    q, kv, query_starts, query_lens, context_lens, page_table, y, layer = node_arguments(node)
-    shape = _shape(node)
-    # Hopper's decode kernel is for the heads that its table was measured with; the default is for all.
-    target = arch.name if shape.head_dim == 128 else "any"
-    config: Decode = choose_decode(min(rows, sequences), target=target, multiprocessors=arch.multiprocessors)
+    shape, given = _shape(node), _named_arguments(node)
+    config = _choose_decode(shape, min(rows, sequences), arch)
     plan = _scratch("attention_decode.plan")
     planned = call(
         attention_decode_plan,
         (1,),
         {
-            "query_lens_ptr": query_lens,
-            "context_lens_ptr": context_lens,
+            "query_lens_ptr": given.pop("query_lens_ptr"),
+            "context_lens_ptr": given["context_lens_ptr"],
             "plan_ptr": plan,
             "S": integer(sequences),
             "PROGRAMS": integer(config.programs),
@@ -83,48 +103,43 @@ def _decode(node: Node, rows: int, sequences: int, arch: Arch) -> NodeSource:
         pdl=False,
     )
     scratch = config.scratch(shape, sequences)
-    others = {
-        "q_ptr": q,
-        "kv_ptr": kv,
-        "query_starts_ptr": query_starts,
-        "context_lens_ptr": context_lens,
-        "page_table_ptr": page_table,
+    given |= {
         "plan_ptr": plan,
-        "y_ptr": y,
         **_scratch_arguments("attention_decode", scratch),
-        "layer": layer,
         "S": integer(sequences),
         "table_width_ptr": io("table_width"),
     }
-    made = _decode_call(config, shape, kv, others, arch)
     sizes = (("attention_decode.plan", 4 * config.plan_size(sequences)), *_sizes("attention_decode", scratch))
-    return NodeSource((made,), (planned,), sizes)
+    return NodeSource((_decode_call(node, config, given, arch),), (planned,), sizes)
 
 
-def _decode_call(
-    config: Decode, shape: AttentionShape, kv: Argument, others: dict[str, Argument], arch: Arch
-) -> CallSource:
+def _decode_call(node: Node, config: Decode, given: dict[str, Argument], arch: Arch) -> CallSource:
+    shape = _shape(node)
     options: dict[str, Any] = {"num_warps": config.num_warps, "pdl": arch.dependent_launches}
     grid, constants = (config.programs,), config.constants(shape)
     if not config.hopper:
-        return call(attention_decode, grid, others, constants, **options)
-    from oi.codegen.cuda.kernels.attention_decode_hopper import attention_decode_hopper
+        return call(attention_decode, grid, given, constants, **options)
+    from oi.codegen.cuda.kernels.attention_decode_hopper import attention_decode_hopper, qkv_attention_decode_hopper
 
-    given: Given = {"kv_desc": _cache_map(kv, shape, config.boxes(shape)["kv_desc"]), **others}
-    return call(attention_decode_hopper, grid, given, constants, max_registers=config.max_registers, **options)
+    options["max_registers"] = config.max_registers
+    maps: Given = {"kv_desc": _cache_map(given["kv_ptr"], shape, config.boxes(shape)["kv_desc"]), **given}
+    if not isinstance(node.op, QkvAttention):
+        return call(attention_decode_hopper, grid, maps, constants, **options)
+    # It finds a sequence's newest slot in the page table.
+    used = {name: argument for name, argument in maps.items() if name != "slots_ptr"}
+    return call(qkv_attention_decode_hopper, grid, used, {**constants, "EPS": node.op.eps}, **options)
 
 
 def _prefill(node: Node, tokens: int, sequences: int, arch: Arch) -> NodeSource:
-    q, kv, query_starts, query_lens, context_lens, page_table, y, layer = node_arguments(node)
-    shape = _shape(node)
+    shape, given = _shape(node), _named_arguments(node)
     config: Prefill = choose_prefill(tokens, target=arch.name, multiprocessors=arch.multiprocessors)
     plan = _scratch("attention_prefill.plan")
     planned = call(
         attention_prefill_plan,
         (1,),
         {
-            "query_lens_ptr": query_lens,
-            "context_lens_ptr": context_lens,
+            "query_lens_ptr": given["query_lens_ptr"],
+            "context_lens_ptr": given["context_lens_ptr"],
             "plan_ptr": plan,
             "S": integer(sequences),
             "PROGRAMS": integer(config.programs),
@@ -135,46 +150,33 @@ def _prefill(node: Node, tokens: int, sequences: int, arch: Arch) -> NodeSource:
         pdl=False,
     )
     scratch = config.scratch(shape)
-    others = {
-        "query_starts_ptr": query_starts,
-        "query_lens_ptr": query_lens,
-        "context_lens_ptr": context_lens,
-        "page_table_ptr": page_table,
+    given |= {
         "plan_ptr": plan,
-        "y_ptr": y,
         **_scratch_arguments("attention_prefill", scratch),
-        "layer": layer,
         "table_width_ptr": io("table_width"),
     }
-    made = _prefill_call(config, shape, tokens, q, kv, others, arch)
     plan_bytes = 4 * config.plan_size(shape, tokens, sequences)
-    return NodeSource(
-        (made,), (planned,), (("attention_prefill.plan", plan_bytes), *_sizes("attention_prefill", scratch))
-    )
+    sizes = (("attention_prefill.plan", plan_bytes), *_sizes("attention_prefill", scratch))
+    return NodeSource((_prefill_call(config, shape, tokens, given, arch),), (planned,), sizes)
 
 
 def _prefill_call(
-    config: Prefill,
-    shape: AttentionShape,
-    tokens: int,
-    q: Argument,
-    kv: Argument,
-    others: dict[str, Argument],
-    arch: Arch,
+    config: Prefill, shape: AttentionShape, tokens: int, given: dict[str, Argument], arch: Arch
 ) -> CallSource:
     options: dict[str, Any] = {"num_warps": config.num_warps, "pdl": arch.dependent_launches}
     grid, constants = (config.programs,), config.constants(shape)
     if not config.hopper:
-        return call(attention_prefill, grid, {"q_ptr": q, "kv_ptr": kv, **others}, constants, **options)
+        return call(attention_prefill, grid, given, constants, **options)
     from oi.codegen.cuda.kernels.attention_prefill_hopper import attention_prefill_hopper
 
-    boxes = config.boxes(shape)
-    assert isinstance(q.param, Operand)
-    maps = {
-        "q_desc": TensorMap(q.param.arg, (tokens, shape.q_heads, shape.head_dim), boxes["q_desc"]),
-        "kv_desc": _cache_map(kv, shape, boxes["kv_desc"]),
+    boxes, q = config.boxes(shape), given.pop("q_ptr").param
+    assert isinstance(q, Operand)
+    maps: Given = {
+        "q_desc": TensorMap(q.arg, (tokens, shape.q_heads, shape.head_dim), boxes["q_desc"]),
+        "kv_desc": _cache_map(given.pop("kv_ptr"), shape, boxes["kv_desc"]),
+        **given,
     }
-    return call(attention_prefill_hopper, grid, {**maps, **others}, constants, **options)
+    return call(attention_prefill_hopper, grid, maps, constants, **options)
 
 
 def _cache_map(kv: Argument, shape: AttentionShape, box: tuple[int, ...]) -> TensorMap:

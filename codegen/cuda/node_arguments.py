@@ -15,7 +15,7 @@ _POINTERS = {DType.BF16: "*bf16", DType.F32: "*fp32", DType.I32: "*i32"}
 
 def node_arguments(node: Node) -> list[Argument]:
     """In the order of docs/architecture.md: operands, results but the cache's next version, `layer`."""
-    results = node.results[:1] if isinstance(node.op, ops.QkvNormRopeWrite) else node.results
+    results = node.results[:1] if isinstance(node.op, (ops.QkvNormRopeWrite, ops.QkvAttention)) else node.results
     types = [_POINTERS[value.type.dtype] for value in (*node.operands, *results)]
     if hasattr(node.op, "layer"):
         types.append("i32")

@@ -11,11 +11,12 @@ from typing import cast
 from oi.codegen.cuda.arch import Arch, find_arch
 from oi.codegen.cuda.buckets import buckets_of
 from oi.codegen.cuda.library import build_library
-from oi.codegen.cuda.lower_attention import is_decode, lower_attention
+from oi.codegen.cuda.lower_attention import is_decode, lower_attention, takes_qkv
 from oi.codegen.cuda.lower_gemm import gemm_of, lower_gemm, packed_weights
 from oi.codegen.cuda.lower_rows import lower_rows
 from oi.codegen.cuda.lower_sampling import lower_sampling
 from oi.codegen.cuda.source import NodeSource
+from oi.codegen.passes.fuse_qkv_attention import fuse_qkv_attention
 from oi.codegen.passes.specialize_decode import specialize_decode
 from oi.codegen.target import KernelVariant, Library, Lowering, MissingKernel
 from oi.ir import ops
@@ -48,7 +49,10 @@ class CudaTarget:
         return DType.BF16
 
     def specialize(self, module: Module) -> Module:
-        return Module({**module.graphs, "decode": specialize_decode(module.graphs["forward"])})
+        decode = specialize_decode(module.graphs["forward"])
+        if takes_qkv(decode, self.buckets.decode_rows, self.arch):
+            decode = fuse_qkv_attention(decode)
+        return Module({**module.graphs, "decode": decode})
 
     def lower(self, node: Node) -> Lowering:
         self._check_dtypes(node)
@@ -71,7 +75,8 @@ class CudaTarget:
     def _check_dtypes(self, node: Node) -> None:
         if isinstance(node.op, _OF_F32):
             return
-        checked = node.operands[:3] if isinstance(node.op, ops.QkvNormRopeWrite) else node.operands
+        with_angles = isinstance(node.op, (ops.QkvNormRopeWrite, ops.QkvAttention))
+        checked = node.operands[:3] if with_angles else node.operands
         if any(value.type.dtype is DType.F32 for value in checked):
             raise MissingKernel(node, self.arch.name, "weights and activations must be bf16 there")
 

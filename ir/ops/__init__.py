@@ -1,6 +1,6 @@
 """All ops, one family a file. Importing this package registers them."""
 
-from oi.ir.ops.attention import Attention, KvWrite, QkvNormRopeWrite, Rope, RopeAngles
+from oi.ir.ops.attention import Attention, KvWrite, QkvAttention, QkvNormRopeWrite, Rope, RopeAngles
 from oi.ir.ops.linear import Embedding, Linear, LinearConcat, SwigluLinear
 from oi.ir.ops.norm import AddRmsNorm, RmsNorm
 from oi.ir.ops.sampling import Greedy, LogProbs, Sample
@@ -18,6 +18,7 @@ __all__ = [
     "LinearConcat",
     "LogProbs",
     "Mul",
+    "QkvAttention",
     "QkvNormRopeWrite",
     "Reshape",
     "RmsNorm",

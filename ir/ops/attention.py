@@ -13,7 +13,7 @@ from oi.ir.errors import TypeMismatch
 from oi.ir.op import Op, expect_dtype, expect_rank, expect_same, expect_shape, register
 from oi.ir.types import DType, TensorType
 
-__all__ = ["Attention", "KvWrite", "QkvNormRopeWrite", "Rope", "RopeAngles"]
+__all__ = ["Attention", "KvWrite", "QkvAttention", "QkvNormRopeWrite", "Rope", "RopeAngles"]
 
 
 def _check_cache(op: str, kv: TensorType, layer: int) -> tuple[int, int]:
@@ -144,3 +144,30 @@ class QkvNormRopeWrite(Op):
         expect_shape("qkv_norm_rope_write: angles", angles, DType.F32, tokens, dim)
         expect_shape("qkv_norm_rope_write: slots", slots, DType.I32, tokens)
         return (TensorType(qkv.dtype, (tokens, self.q_heads, dim)), kv)
+
+
+@register
+@dataclass(frozen=True)
+class QkvAttention(Op):
+    """qkv_norm_rope_write and the attention that follows. Results are (y [T, Q, D], kv)."""
+
+    name = "qkv_attention"
+    operands = (*QkvNormRopeWrite.operands, *Attention.operands[2:])
+    equation = "q, kv' = qkv_norm_rope_write(qkv, …, kv);  y = attention(q, kv', …)"
+    q_heads: int
+    layer: int
+    eps: float
+    scale: float
+
+    @property
+    def parts(self) -> tuple[QkvNormRopeWrite, Attention]:
+        """The ops that it is."""
+        return QkvNormRopeWrite(self.q_heads, self.layer, self.eps), Attention(self.layer, self.scale)
+
+    def result_types(self, *operands: TensorType) -> tuple[TensorType, ...]:
+        write, attention = self.parts
+        first, sequences = operands[: len(write.operands)], operands[len(write.operands) :]
+        try:
+            return (*attention.result_types(*write.result_types(*first), *sequences), first[-1])
+        except TypeMismatch as e:
+            raise TypeMismatch(f"qkv_attention: {e}") from None

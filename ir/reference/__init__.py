@@ -25,6 +25,7 @@ REFERENCE: dict[type[Op], Callable[..., tuple[Any, ...]]] = {
     ops.LinearConcat: linear.linear_concat,
     ops.LogProbs: sampling.log_probs,
     ops.Mul: tensor.mul,
+    ops.QkvAttention: attention.qkv_attention,
     ops.QkvNormRopeWrite: attention.qkv_norm_rope_write,
     ops.Reshape: tensor.reshape,
     ops.RmsNorm: norm.rms_norm,

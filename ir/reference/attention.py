@@ -8,7 +8,7 @@ from oi.ir import ops
 from oi.ir.reference.jit import Array, jit
 from oi.ir.reference.norm import norm_row
 
-__all__ = ["attention", "kv_write", "qkv_norm_rope_write", "rope", "rope_angles"]
+__all__ = ["attention", "kv_write", "qkv_attention", "qkv_norm_rope_write", "rope", "rope_angles"]
 
 
 def rope_angles(op: ops.RopeAngles, positions: Array, inv_freq: Array) -> tuple[Array]:
@@ -160,3 +160,10 @@ def _qkv_norm_rope_write(
             norm_row(heads[q_heads + h], k_weight, eps, normed)
             _rotate(normed, angles[t], kv[page, layer, 0, h, offset])
             kv[page, layer, 1, h, offset] = heads[q_heads + kv_heads + h]
+
+
+def qkv_attention(op: ops.QkvAttention, *operands: Array) -> tuple[Array, Array]:
+    write, attend = op.parts
+    q, kv = qkv_norm_rope_write(write, *operands[:6])
+    (y,) = attention(attend, q, kv, *operands[6:])
+    return y, kv

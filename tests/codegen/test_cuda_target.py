@@ -87,6 +87,16 @@ def test_attention_of_decode_is_a_kernel_of_its_own() -> None:
         assert (len(source.calls), len(source.prologue)) == (2, 2)
 
 
+def test_hopper_takes_qkv_norm_rope_write_into_decode() -> None:
+    wide = {"head_dim": 128}
+    for arch, changes, fused in (("sm_90", wide, True), ("sm_90", {}, False), ("sm_80", wide, False)):
+        programs = lowered(arch, changes).programs
+        ops = {launch.op for launch in programs["decode"].launches}
+        assert ("qkv_attention" in ops) == fused
+        assert ("attention" in ops) == ("qkv_norm_rope_write" in ops) == (not fused)
+        assert "qkv_attention" not in {launch.op for launch in programs["forward"].launches}
+
+
 def test_layers_share_their_kernels() -> None:
     shallow, deep = (lowered("sm_90", {"num_hidden_layers": n, "layer_types": ["full_attention"] * n}) for n in (3, 9))
     assert len(shallow.kernels) == len(deep.kernels)

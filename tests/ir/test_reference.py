@@ -165,6 +165,31 @@ def test_qkv_norm_rope_write_is_its_plain_ops(rng: np.random.Generator, dtype: A
     close(fused_kv, written, dtype)
 
 
+def test_qkv_attention_is_its_two_ops(rng: np.random.Generator, dtype: Any) -> None:
+    q_heads, kv_heads, dim, eps = 6, 2, 8, 1e-3
+    lens = np.array([1, 3, 1], np.int32)
+    context = np.array([2 * B, 7, 1], np.int32)
+    starts = np.array([1, 2, 5], np.int32)
+    pages = rng.permutation(6).reshape(3, 2).astype(np.int32)
+    slots = np.full(7, -1, np.int32)
+    for s in range(3):
+        for i in range(lens[s]):
+            position = context[s] - lens[s] + i
+            slots[starts[s] + i] = pages[s, position // B] * B + position % B
+    _, _, angles = rope_tables(rng, 7, dim, dtype)
+    qkv = rng.normal(size=(7, (q_heads + 2 * kv_heads) * dim)).astype(dtype)
+    q_weight, k_weight = rng.normal(size=(2, dim)).astype(dtype)
+    kv = rng.normal(size=(6, 3, 2, kv_heads, B, dim)).astype(dtype)
+    write = (qkv, q_weight, k_weight, angles, slots, kv)
+
+    q, written = run(ops.QkvNormRopeWrite(q_heads, 2, eps), *write)
+    expected = run(ops.Attention(2, 0.3), q, written, starts, lens, context, pages)
+    y, fused_kv = run(ops.QkvAttention(q_heads, 2, eps, 0.3), *write, starts, lens, context, pages)
+    owned = slots >= 0
+    close(y[owned], expected[owned], dtype)
+    close(fused_kv, written, dtype)
+
+
 def test_greedy_takes_the_lowest_of_a_tie() -> None:
     logits = np.array([[0, 3, 1, 3], [-1, -2, -3, -4], [-np.inf, -np.inf, 5, 5]], np.float32)
     assert run(ops.Greedy(), logits).tolist() == [1, 0, 2]

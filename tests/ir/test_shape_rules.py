@@ -48,6 +48,11 @@ GOOD: list[tuple[Op, list[str], list[str]]] = [
         ["f32[T,64]", "f32[8]", "f32[8]", "f32[T,8]", "i32[T]", KV],
         ["f32[T,4,8]", KV],
     ),
+    (
+        ops.QkvAttention(4, 0, 1e-6, 1.0),
+        ["f32[T,64]", "f32[8]", "f32[8]", "f32[T,8]", "i32[T]", KV, *SEQUENCES],
+        ["f32[T,4,8]", KV],
+    ),
     (ops.Greedy(), ["f32[R,50]"], ["i32[R]"]),
     (ops.Sample(), SAMPLE, ["i32[R]"]),
     (ops.LogProbs(20), ["f32[R,50]", "i32[R]"], ["f32[R]", "i32[R,20]", "f32[R,20]"]),
@@ -90,6 +95,11 @@ BAD: list[tuple[Op, list[str]]] = [
     (ops.Attention(0, 1.0), ["f32[T,4,16]", KV, *SEQUENCES]),
     (ops.Attention(0, 1.0), ["f32[T,4,8]", KV, *SEQUENCES[:3], "i32[R,P]"]),
     (ops.QkvNormRopeWrite(3, 0, 1e-6), ["f32[T,64]", "f32[8]", "f32[8]", "f32[T,8]", "i32[T]", KV]),
+    (ops.QkvAttention(3, 0, 1e-6, 1.0), ["f32[T,64]", "f32[8]", "f32[8]", "f32[T,8]", "i32[T]", KV, *SEQUENCES]),
+    (
+        ops.QkvAttention(4, 0, 1e-6, 1.0),
+        ["f32[T,64]", "f32[8]", "f32[8]", "f32[T,8]", "i32[T]", KV, *SEQUENCES[:3], "i32[R,P]"],
+    ),
     (ops.Greedy(), ["bf16[R,50]"]),
     (ops.Sample(), [*SAMPLE[:-1], "f32[S]"]),
     (ops.Sample(), [*SAMPLE[:4], "f32[R]", *SAMPLE[5:]]),
