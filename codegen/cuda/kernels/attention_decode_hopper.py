@@ -204,9 +204,8 @@ def _consume(
     first_unit = gl.load(plan_ptr + 2 + s)
     context_len = gl.load(context_lens_ptr + s)
     token = gl.load(query_starts_ptr + s)
-    page = 0
-    if unit < end:
-        page = gl.load(page_table_ptr + s.to(gl.int64) * table_width + (context_len - 1) // B)
+    page_ptr = page_table_ptr + s.to(gl.int64) * table_width + (context_len - 1) // B
+    page = gl.load(page_ptr, mask=unit < end, other=0)
     if FUSED:
         half_d = gl.arange(0, D // 2, gl.SliceLayout(0, HALVES))
         weights = (

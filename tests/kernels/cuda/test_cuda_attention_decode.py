@@ -11,6 +11,7 @@ from tests.kernels.cuda.triton_device import DEVICE, DTYPE, INTERPRETED, ROUNDIN
 from oi.codegen.cuda.kernels.attention import Decode
 from oi.codegen.cuda.tuning.attention_launch import DecodeLaunch, Qkv
 from oi.codegen.cuda.tuning.attention_table import choose_decode
+from oi.codegen.cuda.tuning.rows_launch import qkv_norm_rope_write
 from tests.kernels.cuda.paged import make_call, random_mix, reference
 from tests.kernels.cuda.row_reference import rms_norm_reference, rope_reference
 
@@ -78,12 +79,23 @@ def test_heads_of_64(kind: str) -> None:
 
 @pytest.mark.skipif(INTERPRETED, reason="large")
 @pytest.mark.parametrize("sequences", [1, 8, 64, 256])
-def test_chosen_launch(sequences: int) -> None:
+def test_behind_the_kernel_that_writes_the_newest(sequences: int) -> None:
+    """As a step does it: started before that kernel has ended."""
     contexts = torch.randint(1, 1500, (sequences,)).tolist()
     call = make_call([1] * sequences, contexts, heads=(32, 8))
     launch = DecodeLaunch(call, choose_decode(sequences), pdl=True)
     launch.plan()
+    newest = call.context_lens.long() - 1
+    pages = call.page_table[torch.arange(sequences, device=DEVICE), newest // 16].long()
+    call.kv[pages, :, :, :, newest % 16] = torch.nan
+    slots = (pages * 16 + newest % 16).to(torch.int32)
+    qkv = torch.randn(sequences, 48 * 128, device=DEVICE, dtype=DTYPE)
+    weight = torch.randn(128, device=DEVICE, dtype=DTYPE)
+    angle = torch.rand(sequences, 64, device=DEVICE) * 6
+    angles = torch.cat((angle.cos(), angle.sin()), 1)
+    call.q.fill_(torch.nan)
     torch.cuda.synchronize()
+    qkv_norm_rope_write(qkv, weight, weight, angles, slots, call.kv, call.q, call.layer, pdl=True)
     launch.run()
     expected, own = reference(call, decode=True)
     assert relative_error(launch.y[own], expected[own]) < ROUNDING
