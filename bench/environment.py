@@ -10,7 +10,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("oi", "numpy", "apache-tvm", "torch", "transformers", "tokenizers", "aiohttp")
+_PACKAGES = (
+    "oi",
+    "numpy",
+    "apache-tvm",
+    "triton",
+    "cuda-bindings",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "aiohttp",
+)
 
 
 def describe() -> dict[str, Any]:
@@ -18,7 +28,12 @@ def describe() -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
-        "machine": {"cpu": _cpu(), "cores": len(os.sched_getaffinity(0)), "python": platform.python_version()},
+        "machine": {
+            "cpu": _cpu(),
+            "cores": len(os.sched_getaffinity(0)),
+            "python": platform.python_version(),
+            **_gpu(),
+        },
         "versions": {name: v for name in _PACKAGES if (v := _version(name))},
     }
 
@@ -30,6 +45,17 @@ def _cpu() -> str:
         if "model name" in line
     ]
     return names[0] if names else platform.machine()
+
+
+def _gpu() -> dict[str, str]:
+    """The first GPU's name and driver, where there is one."""
+    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        return {}
+    name, _, driver = found.partition(",")
+    return {"gpu": name.strip(), "driver": driver.strip()}
 
 
 def _version(name: str) -> str | None:
