@@ -41,8 +41,8 @@ class Histogram:
         below = 0
         for i, count in enumerate(counts):
             if count and below + count >= rank:
-                low = self._bounds[i - 1] if i else 0.0
-                high = self._bounds[min(i, len(self._bounds) - 1)]
+                low: float = self._bounds[i - 1] if i else 0.0
+                high: float = self._bounds[min(i, len(self._bounds) - 1)]
                 return low + (high - low) * max(0.0, rank - below) / count
             below += count
         return None

@@ -34,7 +34,7 @@ def test_answers_are_as_documented(tmp_path: Path) -> None:
             timeout=240,
         )
         assert found.returncode == 0, found.stdout
-        assert "Tested: 7" in found.stdout, found.stdout
+        assert "Tested: 9" in found.stdout, found.stdout
         assert server.get("/health")[0] == 200
         server.wait_metric("num_requests_running", 0)
         assert server.log == []  # nothing failed inside of it
