@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -75,6 +76,7 @@ async def serve(
         if ready is None:
             return 0
         service.open(model, ready)
+        gc.freeze()  # what is there stays: collections need not go through it
         on_ready(ready)
         return await _until_the_end(service, site, stop, options.drain_seconds)
     finally:

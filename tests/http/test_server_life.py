@@ -79,6 +79,33 @@ def test_a_client_that_does_not_read_holds_up_nobody(server: ServerProcess) -> N
         connection.close()
 
 
+@pytest.mark.parametrize("logprobs", [None, 20])
+@pytest.mark.parametrize("pause", [0.0, 0.01])
+def test_a_slow_client_is_told_everything_in_order(server: ServerProcess, pause: float, logprobs: int | None) -> None:
+    """Written at once while the connection takes it, by the request's task when it does not."""
+    body = {"prompt": "hello world", "max_tokens": 200, "ignore_eos": True, "temperature": 0, "n": 8}
+    _, whole = server.post("/v1/completions", body)
+    url = urlparse(server.url)
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect((url.hostname, url.port))
+    data = json.dumps({**body, "stream": True, "logprobs": logprobs}).encode()
+    connection.sendall(b"POST /v1/completions HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
+    received = b""
+    while piece := connection.recv(1 << 16):
+        received += piece
+        time.sleep(pause)
+    head, _, stream = received.decode().partition("\r\n\r\n")
+    assert "chunked" not in head.lower()  # HTTP/1.0 knows of no chunks
+    *events, end, rest = stream.split("\n\n")
+    assert (end, rest) == ("data: [DONE]", "")
+    texts = [""] * 8
+    for event in events:
+        (choice,) = json.loads(event.removeprefix("data: "))["choices"]
+        texts[choice["index"]] += choice["text"]
+    assert texts == [choice["text"] for choice in whole["choices"]]
+
+
 def read_all_until(connection: socket.socket, end: str) -> str:
     data = b""
     while end.encode() not in data:
