@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from oi.codegen.cuda.arch import Arch
-from oi.codegen.cuda.kernels.gemm import Gemm, Portable, Prefill, Skinny
+from oi.codegen.cuda.kernels.gemm import Gemm, Gemv, Portable, Prefill, Skinny
 from oi.codegen.cuda.node_arguments import node_arguments, static_shape
 from oi.codegen.cuda.source import Argument, CallSource, Given, NodeSource, TensorMap, call, integer
 from oi.codegen.cuda.tuning.gemm_table import choose_gemm, table_key
@@ -47,6 +47,8 @@ def lower_gemm(node: Node, rows: int, arch: Arch) -> NodeSource | None:
     args = node_arguments(node)
     x, w, y = args[0], args[1], args[-1]
     match choice.config:
+        case Gemv() as config:
+            made, partial, tickets = _gemv(config, gemm, rows, arch, x, w, y), 0, 0
         case Skinny() as config:
             made, partial, tickets = _skinny(config, gemm, rows, x, w, y)
         case Prefill() as config:
@@ -55,6 +57,14 @@ def lower_gemm(node: Node, rows: int, arch: Arch) -> NodeSource | None:
             made, partial, tickets = _portable(config, gemm, rows, arch, x, w, y)
     untuned = None if choice.tuned else (table_key(gemm), rows)
     return NodeSource((made,), scratch=((PARTIAL, partial), (TICKETS, tickets)), untuned=untuned)
+
+
+def _gemv(config: Gemv, gemm: Gemm, rows: int, arch: Arch, x: Argument, w: Argument, y: Argument) -> CallSource:
+    from oi.codegen.cuda.kernels.gemv import gemv
+
+    given = {"x_ptr": x, "w_ptr": w, "y_ptr": y}
+    constants = config.constants(gemm, rows)
+    return call(gemv, (config.grid(gemm),), given, constants, num_warps=config.num_warps, pdl=arch.dependent_launches)
 
 
 def _skinny(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["SHARED_BYTES", "Gemm", "Portable", "Prefill", "Skinny", "block_m"]
+__all__ = ["SHARED_BYTES", "Gemm", "Gemv", "Portable", "Prefill", "Skinny", "block_m"]
 
 SHARED_BYTES = 227 * 1024
 """Of one SM of sm_90, for one program."""
@@ -26,6 +26,32 @@ class Gemm:
     @property
     def weight_rows(self) -> int:
         return 2 * self.n if self.swiglu else self.n
+
+
+@dataclass(frozen=True)
+class Gemv:
+    """Launch of `gemv`; see there."""
+
+    rows: int
+    """Of the weight (with SwiGLU: of gate and of up) that a program reads."""
+    depth: int
+    num_warps: int
+    chunk: int = 512
+
+    def constants(self, gemm: Gemm, rows: int) -> dict[str, int]:
+        """The kernel's compile-time parameters, but for PDL."""
+        return {
+            "M": rows,
+            "N": gemm.n,
+            "K": gemm.k,
+            "ROWS": self.rows,
+            "CHUNK": self.chunk,
+            "DEPTH": self.depth,
+            "SWIGLU": gemm.swiglu,
+        }
+
+    def grid(self, gemm: Gemm) -> int:
+        return gemm.n // self.rows
 
 
 @dataclass(frozen=True)
@@ -66,8 +92,8 @@ class Skinny:
         }
 
     def max_registers(self, gemm: Gemm, rows: int) -> int | None:
-        """Of a thread: half of a multiprocessor's, for the next kernel to fit beside; None where more are needed."""
-        half = 65536 // 2 // (32 * (self.num_warps + 4)) // 8 * 8
+        """Of a thread, for two programs and a small kernel on a multiprocessor; None where that is too few."""
+        half = (65536 - 8192) // 2 // (32 * (self.num_warps + 4)) // 8 * 8
         needed = block_m(rows) // 2 + 26  # by one product: its sums, and the assembler's least besides
         return half if self.shared_bytes(gemm, rows) <= SHARED_BYTES // 2 and needed <= half else None
 

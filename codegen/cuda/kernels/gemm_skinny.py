@@ -88,39 +88,41 @@ def _store_tile(gate, up, y_ptr, column, M, N: gl.constexpr, SWIGLU: gl.constexp
 
 @gluon.jit
 def _store_partial(acc, ptr):
-    """acc [BLOCK_N, BLOCK_M] → f32 [BLOCK_M, BLOCK_N]."""
-    n = gl.arange(0, acc.shape[0], gl.SliceLayout(1, acc.type.layout))[:, None]
-    m = gl.arange(0, acc.shape[1], gl.SliceLayout(0, acc.type.layout))[None, :]
-    gl.store(ptr + m * acc.shape[0] + n, acc, cache_modifier=".cg")
+    """[BLOCK_N, BLOCK_M] → f32 [BLOCK_M / 8, BLOCK_N / 16, 8, 4, 2, 2]: a thread's sums lie together by fours."""
+    N: gl.constexpr = acc.shape[0]
+    M: gl.constexpr = acc.shape[1]
+    flat = acc.reshape([N // 16, 2, 8, M // 8, 4, 2]).permute((3, 0, 2, 4, 1, 5)).reshape([N * M])
+    gl.store(ptr + gl.arange(0, N * M, flat.type.layout), flat, cache_modifier=".cg")
 
 
 @gluon.jit
 def _sum_partials(first_ptr, rest_ptr, y_ptr, column, sharers, M,
                   N: gl.constexpr, BLOCK_N: gl.constexpr, BLOCK_M: gl.constexpr, SHARERS: gl.constexpr,
                   SWIGLU: gl.constexpr):  # fmt: skip
-    """The first sharer's partial lies at first_ptr, the others' two slots apart at rest_ptr."""
+    """The first sharer's partial lies at first_ptr, the others' two slots apart at rest_ptr.
+
+    It is the kernel's tail: as many loads as registers hold are in flight at once.
+    """
     PART: gl.constexpr = BLOCK_M * BLOCK_N
     STRIDE: gl.constexpr = 2 * (2 if SWIGLU else 1) * PART
-    ROWS: gl.constexpr = BLOCK_M if BLOCK_M < 16 else 16  # at a time
-    LANES_N: gl.constexpr = BLOCK_N // 4
-    layout: gl.constexpr = gl.BlockedLayout([1, 4], [32 // LANES_N, LANES_N], [gl.num_warps(), 1], [1, 0])
-    n = gl.arange(0, BLOCK_N, gl.SliceLayout(0, layout))[None, :]
-    m_in_step = gl.arange(0, ROWS, gl.SliceLayout(1, layout))[:, None]
-    for row in range(0, BLOCK_M, ROWS):
-        m = row + m_in_step
-        offsets = m * BLOCK_N + n
-        y = gl.load(first_ptr + offsets, cache_modifier=".cg")
+    THREADS: gl.constexpr = gl.num_warps() * 32
+    PIECE: gl.constexpr = PART if PART < 32 * THREADS else 32 * THREADS
+    layout: gl.constexpr = gl.BlockedLayout([4], [32], [gl.num_warps()], [0])
+    for begin in range(0, PART, PIECE):
+        i = begin + gl.arange(0, PIECE, layout)
+        y = gl.load(first_ptr + i, cache_modifier=".cg")
         for s in gl.static_range(1, SHARERS):
-            there = (m >= 0) & (s < sharers)
-            y += gl.load(rest_ptr + (s - 1) * STRIDE + offsets, mask=there, other=0.0, cache_modifier=".cg")
+            there = (i >= 0) & (s < sharers)
+            y += gl.load(rest_ptr + (s - 1) * STRIDE + i, mask=there, other=0.0, cache_modifier=".cg")
         if SWIGLU:
-            up = gl.load(first_ptr + PART + offsets, cache_modifier=".cg")
+            up = gl.load(first_ptr + PART + i, cache_modifier=".cg")
             for s in gl.static_range(1, SHARERS):
-                there = (m >= 0) & (s < sharers)
-                up += gl.load(rest_ptr + (s - 1) * STRIDE + PART + offsets, mask=there, other=0.0, cache_modifier=".cg")
+                there = (i >= 0) & (s < sharers)
+                up += gl.load(rest_ptr + (s - 1) * STRIDE + PART + i, mask=there, other=0.0, cache_modifier=".cg")
             y = y / (1.0 + gl.exp(-y)) * up
-        y_ptrs = y_ptr + m.to(gl.int64) * N + column + n
-        gl.store(y_ptrs, y.to(y_ptr.dtype.element_ty), mask=(m < M) & (column + n < N))
+        n = column + i // 128 % (BLOCK_N // 16) * 16 + i // 2 % 2 * 8 + i // 16 % 8
+        m = i // (8 * BLOCK_N) * 8 + i // 4 % 4 * 2 + i % 2
+        gl.store(y_ptr + m.to(gl.int64) * N + n, y.to(y_ptr.dtype.element_ty), mask=(m < M) & (n < N))
 
 
 @gluon.jit
@@ -180,7 +182,7 @@ def gemm_skinny(
     w_desc,  # [N or 2N, K], box [BLOCK_N, BLOCK_K]
     x_desc,  # [M, K], box [BLOCK_M, BLOCK_K]
     y_ptr,  # [M, N]
-    partial_ptr,  # f32 [PROGRAMS, 2, 1 or 2, BLOCK_M, BLOCK_N]: of a program's first and last tile; gate, up; scratch
+    partial_ptr,  # f32 [PROGRAMS, 2, 1 or 2, BLOCK_M · BLOCK_N]: of a program's first and last tile; gate, up; scratch
     ticket_ptr,  # i32 [⌈N / BLOCK_N⌉]; zero before the first launch, left zero by every launch
     M,
     N: gl.constexpr,

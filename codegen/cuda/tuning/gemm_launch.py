@@ -6,12 +6,15 @@ import torch
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from oi.codegen.cuda.kernels.gemm import Gemm, Portable, Prefill, Skinny
+from oi.codegen.cuda.kernels.gemm import Gemm, Gemv, Portable, Prefill, Skinny
 from oi.codegen.cuda.kernels.gemm_portable import gemm_portable
 from oi.codegen.cuda.kernels.gemm_prefill import gemm_prefill
 from oi.codegen.cuda.kernels.gemm_skinny import gemm_skinny
+from oi.codegen.cuda.kernels.gemv import gemv
 
-__all__ = ["Scratch", "launch"]
+__all__ = ["Config", "Scratch", "launch"]
+
+Config = Gemv | Skinny | Prefill | Portable
 
 
 class Scratch:
@@ -28,7 +31,7 @@ def _descriptor(array: torch.Tensor, box: tuple[int, int]) -> TensorDescriptor:
 
 def launch(
     gemm: Gemm,
-    config: Skinny | Prefill | Portable,
+    config: Config,
     x: torch.Tensor,
     w: torch.Tensor,
     y: torch.Tensor,
@@ -37,6 +40,17 @@ def launch(
 ) -> None:
     """x bf16[M, k], w bf16[weight_rows, k] → y[M, n]. The Hopper kernels are always dependent launches."""
     rows = x.shape[0]
+    if isinstance(config, Gemv):
+        gemv[(config.grid(gemm),)](
+            x,
+            w,
+            y,
+            **config.constants(gemm, rows),
+            PDL=pdl,
+            num_warps=config.num_warps,
+            **({"launch_pdl": True} if pdl else {}),
+        )
+        return
     if isinstance(config, Portable):
         gemm_portable[(config.grid(gemm, rows),)](
             x,

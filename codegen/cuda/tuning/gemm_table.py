@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from oi.codegen.cuda.kernels.gemm import SHARED_BYTES, Gemm, Portable, Prefill, Skinny
+from oi.codegen.cuda.kernels.gemm import SHARED_BYTES, Gemm, Gemv, Portable, Prefill, Skinny
 from oi.codegen.errors import CompileError
 
 __all__ = ["MOST_F32_ROWS", "Choice", "choose_gemm", "default_gemm", "default_portable", "table_key"]
 
 MOST_F32_ROWS = 256
 """Rows of a float32 result: they are columns of one tensor core instruction."""
+_GEMV_ROWS = 4
 _SKINNY_ROWS = 128
 # Time of a tile (block_m, n0, n1) for its area, relative to the best, with all SMs busy (measured at M = 8192).
 _TILES = {(128, 128, 128): 1.0, (128, 128, 64): 1.05, (256, 128, 32): 1.05, (128, 128, 32): 1.1, (128, 128, 0): 1.1}
@@ -27,11 +28,14 @@ _START_BYTES = 32 << 10
 _MOST_PARTIAL_BYTES = 32 << 20  # stays in L2
 
 
+_KERNELS = {"gemv": Gemv, "skinny": Skinny, "prefill": Prefill, "portable": Portable}
+
+
 @dataclass(frozen=True)
 class Choice:
     """A launch, and whether it was measured for such a number of rows."""
 
-    config: Skinny | Prefill | Portable
+    config: Gemv | Skinny | Prefill | Portable
     tuned: bool
 
 
@@ -66,8 +70,7 @@ def choose_gemm(gemm: Gemm, rows: int, *, target: str = "sm_90", multiprocessors
     for entry in _table(target).get(table_key(gemm), ()):
         first, last = entry["rows"]
         if first <= rows and (last is None or rows <= last):
-            kind = Skinny if entry["kernel"] == "skinny" else Prefill
-            return Choice(kind(**entry["config"]), tuned=True)
+            return Choice(_KERNELS[entry["kernel"]](**entry["config"]), tuned=True)
     default = default_gemm if target == "sm_90" and _fits_hopper(gemm) else default_portable
     return Choice(default(gemm, rows, multiprocessors), tuned=False)
 
@@ -77,8 +80,10 @@ def _fits_hopper(gemm: Gemm) -> bool:
     return gemm.k % 64 == 0 and gemm.n % 8 == 0 and gemm.n >= 64
 
 
-def default_gemm(gemm: Gemm, rows: int, multiprocessors: int = 132) -> Skinny | Prefill:
+def default_gemm(gemm: Gemm, rows: int, multiprocessors: int = 132) -> Gemv | Skinny | Prefill:
     """Where nothing was measured: equal shares of the weight, or the tiles that waste the least of their last wave."""
+    if rows <= _GEMV_ROWS and gemm.k % 512 == 0 and gemm.k > 512 and gemm.n % 2 == 0:
+        return Gemv(rows=2, depth=2, num_warps=2)
     if rows > _SKINNY_ROWS and not gemm.f32:
         return _default_prefill(gemm, rows, multiprocessors)
     wide = rows > _SKINNY_ROWS

@@ -2,7 +2,8 @@
 
 Every candidate is compiled, checked (outputs poisoned, random inputs, float32 reference, two runs bit-identical) and
 timed in a CUDA graph over as many different weights as the layers of a model, so that L2 holds none of them; cuBLAS in
-the same way beside it. The record goes to FILE; `gemm_sm90.json` is made from it.
+the same way beside it. Kernels overlap their neighbours, so the fastest few of each product then compete within whole
+decode layers, norms and attention included. The record goes to FILE; `write_gemm_table` makes the table from it.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from typing import Any
 import torch
 import triton
 
-from oi.codegen.cuda.kernels.gemm import SHARED_BYTES, Gemm, Prefill, Skinny, block_m
-from oi.codegen.cuda.tuning.gemm_launch import Scratch, launch
+from oi.codegen.cuda.kernels.gemm import Gemm, Gemv, Portable, Prefill, Skinny, block_m
+from oi.codegen.cuda.tuning.decode_layers import DecodeLayers
+from oi.codegen.cuda.tuning.gemm_launch import Config, Scratch, launch
 
-Config = Skinny | Prefill
 Item = tuple[Gemm, Config, int]
-LAYERS = 36
+LAYERS = {"4B": 36, "8B": 36, "0.6B": 28}
+KV_HEADS = 8
+KINDS: dict[str, type[Config]] = {"gemv": Gemv, "skinny": Skinny, "prefill": Prefill, "portable": Portable}
 QWEN3 = {
     "4B": {"qkv": Gemm(6144, 2560), "o": Gemm(2560, 4096), "swiglu": Gemm(9728, 2560, True), "down": Gemm(2560, 9728)},
     "8B": {
@@ -47,21 +50,44 @@ QWEN3 = {
 LM_HEAD = {name: Gemm(151936, k, f32=True) for name, k in (("4B", 2560), ("8B", 4096), ("0.6B", 1024))}
 
 
+def gemv_candidates(rows: int) -> list[Gemv]:
+    if rows > 4:
+        return [Gemv(2, 2, 2), Gemv(4, 2, 4)] if rows <= 8 else []
+    return [Gemv(2, 1, 2), Gemv(2, 2, 2), Gemv(2, 3, 2), Gemv(1, 2, 2) if rows == 1 else Gemv(4, 2, 4)]
+
+
 def skinny_candidates(gemm: Gemm, rows: int) -> list[Skinny]:
     """Rings of half an SM and of a whole one; one program for each multiprocessor, or as many as cut tiles evenly."""
     found = []
     parts = 2 if gemm.swiglu else 1
     sums = parts * block_m(rows) // 2  # registers of a thread
-    for block_n, share in ((64, 2), (128, 2), (64, 1), (128, 1)):
+    for block_n, block_k, room in ((64, 128, 107), (64, 64, 107), (64, 128, 218), (128, 64, 218)):
+        stage = Skinny(block_n, block_k, 1, 1).shared_bytes(gemm, rows)
+        stages = min((room << 10) // stage, 10)
+        if stages < 2 or sums > 128 or (block_n == 128) != (sums == 128 and parts == 1 and room == 218):
+            continue
+        if rows <= 32 and block_k == 64:
+            continue
         tiles = -(-gemm.n // block_n)
-        even = [tiles * s for s in (1, 2, 3) if 90 <= tiles * s <= 240] if (block_n, share) == (64, 2) else []
-        for block_k in (128, 64) if gemm.swiglu and rows <= 32 and share == 2 else (128,) if rows <= 32 else (64,):
-            stage = Skinny(block_n, block_k, 1, 1).shared_bytes(gemm, rows)
-            stages = min((SHARED_BYTES // share - 2048) // stage, 12)
-            if stages >= 2 and sums <= (128 if share == 1 else 128 if block_n == 64 else 32):
-                programs = [132, 264] if tiles > 264 and share == 2 else [132, *even]
-                found += [Skinny(block_n, block_k, stages, p) for p in programs]
+        even = [tiles * s for s in range(1, 7) if 90 <= tiles * s <= 152]
+        found += [Skinny(block_n, block_k, stages, p) for p in (132, *even)]
     return list(dict.fromkeys(found))
+
+
+def portable_candidates(gemm: Gemm, rows: int) -> list[Portable]:
+    """Tiles of all rows or half of them, their sums split to fill a GPU of 132 multiprocessors once or nearly twice."""
+    if gemm.f32 or not 64 <= rows <= 512:
+        return []
+    found = []
+    for block_m_, block_n, stages in ((64, 64, 4), (64, 128, 4), (128, 64, 4), (128, 128, 4)):
+        if not min(rows // 2, 128) <= block_m_ <= rows:
+            continue
+        columns = block_n // 2 if gemm.swiglu else block_n
+        tiles = Portable(block_m_, columns, 64, stages).tiles(gemm, rows)
+        for splits in {max(1, 132 // tiles), max(1, 264 // tiles)}:
+            if tiles * splits <= 264 and splits <= 8:
+                found.append(Portable(block_m_, columns, 64, stages, splits))
+    return found
 
 
 def prefill_candidates(gemm: Gemm) -> list[Prefill]:
@@ -70,7 +96,7 @@ def prefill_candidates(gemm: Gemm) -> list[Prefill]:
     return [Prefill.of_tile(gemm, *tile) for tile in tiles]
 
 
-def timed(run: Callable[[], None], launches: int, seconds: float = 0.02) -> float:
+def timed(run: Callable[[], None], launches: int, seconds: float = 0.012, least: int = 5) -> float:
     """Median microseconds a launch, of a graph that holds one `run` of `launches`."""
     run()
     torch.cuda.synchronize()
@@ -80,7 +106,7 @@ def timed(run: Callable[[], None], launches: int, seconds: float = 0.02) -> floa
     graph.replay()
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     times: list[float] = []
-    while len(times) < 5 or (sum(times) < 1000 * seconds and len(times) < 50):
+    while len(times) < least or (sum(times) < 1000 * seconds and len(times) < 50):
         start.record()
         graph.replay()
         end.record()
@@ -169,8 +195,14 @@ def unique(work: Iterable[Item]) -> list[Item]:
     """One of each that compile to the same kernel."""
     found = {}
     for gemm, config, rows in work:
-        found[gemm, config, block_m(rows) if isinstance(config, Skinny) else 0] = (gemm, config, rows)
+        found[kernel_key((gemm, config, rows))] = (gemm, config, rows)
     return list(found.values())
+
+
+def kernel_key(item: Item) -> Item:
+    """Equal for what compiles to the same kernel."""
+    gemm, config, rows = item
+    return gemm, config, block_m(rows) if isinstance(config, Skinny) else rows if isinstance(config, Gemv) else 0
 
 
 def tune(
@@ -213,7 +245,7 @@ def cublas(rows: int, layers: list[torch.Tensor]) -> float:
 
 def config_of(record: dict[str, Any]) -> Config:
     fields = {k: v for k, v in record.items() if k not in ("kind", "us", "error")}
-    return Skinny(**fields) if record["kind"] == "skinny" else Prefill(**fields)
+    return KINDS[record["kind"]](**fields)
 
 
 def chain(
@@ -250,34 +282,57 @@ def chain(
             else:
                 launch(last[0], last[1], outs["down"], last[2], head, scratch)
 
-    return timed(run, 1, seconds=0.1)
+    return timed(run, 1, seconds=0.05, least=9)
+
+
+def choose_within_layers(
+    layers: DecodeLayers, candidates: dict[str, list[Config]], tries: int = 4
+) -> tuple[dict[str, Config], float]:
+    """(what makes the layers fastest, microseconds of all): each product's next best, one product after the other."""
+    configs = {name: found[0] for name, found in candidates.items()}
+
+    def us(configs: dict[str, Config]) -> float:
+        return timed(lambda: layers.run(configs), 1, least=7)
+
+    best = us(configs)
+    for name in ("swiglu", "down", "qkv", "o"):
+        for config in candidates[name][1:tries]:
+            other = {**configs, name: config}
+            if (found := us(other)) < best:
+                best, configs = found, other
+    return configs, us(configs)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=QWEN3, default="4B")
-    parser.add_argument("--skinny", type=int, nargs="*", default=[1, 16, 32, 64, 128, 256])
-    parser.add_argument("--prefill", type=int, nargs="*", default=[256, 1024, 2048, 8192])
-    parser.add_argument("--processes", type=int, default=14)
+    parser.add_argument("--decode", type=int, nargs="*", default=[1, 2, 4, 8, 16, 32, 64, 128, 256])
+    parser.add_argument("--prefill", type=int, nargs="*", default=[1024, 2048, 8192])
+    parser.add_argument("--processes", type=int, default=15)
     parser.add_argument("--compile-seconds", type=float, default=60)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     gemms, head = QWEN3[args.model], LM_HEAD[args.model]
 
-    def products(rows: int) -> dict[str, Gemm]:
-        return {**gemms, **({"lm_head": head} if rows in (1, 256) else {})}
+    def candidates(gemm: Gemm, rows: int) -> list[Config]:
+        few = [*gemv_candidates(rows), *skinny_candidates(gemm, rows), *portable_candidates(gemm, rows)]
+        many = prefill_candidates(gemm) if rows > 128 and not gemm.f32 else []
+        return [*(few if rows <= 256 else []), *many]
 
-    work: list[Item] = [(g, c, m) for m in args.skinny for g in products(m).values() for c in skinny_candidates(g, m)]
-    work += [(g, c, m) for m in args.prefill[:1] for g in gemms.values() for c in prefill_candidates(g)]
+    def products(rows: int) -> dict[str, Gemm]:
+        return {**gemms, **({"lm_head": head} if rows <= 256 else {})}
+
+    all_rows = sorted({*args.decode, *args.prefill})
+    work: list[Item] = [(g, c, m) for m in all_rows for g in products(m).values() for c in candidates(g, m)]
     start = time.monotonic()
     launched = compile_all(unique(work), args.processes, args.compile_seconds)
-    usable = {(g, c, block_m(m) if isinstance(c, Skinny) else 0) for g, c, m in launched}
+    usable = {kernel_key(item) for item in launched}
     print(f"compiled {len(launched)} of {len(unique(work))} in {time.monotonic() - start:.0f} s", flush=True)
 
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
-    scratch = Scratch()
-    layers = {name: weights(g, LAYERS) for name, g in gemms.items()}
+    scratch = Scratch(96 << 20)
+    layers = {name: weights(g, LAYERS[args.model]) for name, g in gemms.items()}
     head_weight = weights(head, 1)
     record: dict[str, Any] = {
         "gpu": torch.cuda.get_device_name(),
@@ -289,43 +344,41 @@ def main() -> None:
         "gemms": [],
         "chains": [],
     }
-    for rows in dict.fromkeys([*args.skinny, *args.prefill]):
-        best: dict[str, Config] = {}
-        line = []
-        count = LAYERS if rows <= 256 else 8 if rows <= 2048 else 3
+    for rows in all_rows:
+        best: dict[str, list[Config]] = {}
+        entries = {}
+        count = len(layers["qkv"]) if rows <= 256 else 8 if rows <= 2048 else 3
         for name, gemm in products(rows).items():
             ws = head_weight * 3 if name == "lm_head" else layers[name][:count]
-            configs: list[Config] = []
-            if rows in args.skinny:
-                configs += skinny_candidates(gemm, rows)
-            if rows in args.prefill:
-                configs += prefill_candidates(gemm)
-            configs = [c for c in configs if (gemm, c, block_m(rows) if isinstance(c, Skinny) else 0) in usable]
             base = cublas(rows, ws)
+            configs = [c for c in candidates(gemm, rows) if kernel_key((gemm, c, rows)) in usable]
             records = tune(gemm, configs, rows, ws, scratch)
             base = statistics.mean((base, cublas(rows, ws)))
-            record["gemms"].append({"rows": rows, "name": name, **asdict(gemm), "cublas_us": base, "configs": records})
-            if not records:
-                continue
-            best[name] = config_of(records[0])
-            line.append(f"{name} {records[0]['us']:.1f}/{base:.1f}={base / records[0]['us']:.3f}")
-        print(f"M={rows}: " + "  ".join(line), flush=True)
-        for name in products(rows):
-            top = [r for g in record["gemms"] if g["rows"] == rows and g["name"] == name for r in g["configs"]][:4]
-            print("   ", name, *[f"{list(r.values())[1:5]}:{r['us']:.1f}" for r in top], flush=True)
-        if not best.keys() >= gemms.keys():
+            entries[name] = {"rows": rows, "name": name, **asdict(gemm), "cublas_us": base, "configs": records}
+            record["gemms"].append(entries[name])
+            best[name] = [config_of(r) for r in records]
+            fastest = " ".join(f"{config_of(r)}:{r['us']:.1f}" for r in records[:3])
+            print(f"M={rows} {name} cuBLAS {base:.1f} {fastest}", flush=True)
+        if not all(best.values()):
             continue
         few = {name: ws[:count] for name, ws in layers.items()}
-        ours, theirs = chain(gemms, best, rows, few, scratch), chain(gemms, None, rows, few, scratch)
-        entry = {"rows": rows, "layers": count, "us": ours, "cublas_us": theirs}
-        if rows == 1:
-            last = best["lm_head"]
-            entry["with_lm_head_us"] = chain(gemms, best, rows, few, scratch, (head, last, head_weight[0]))
+        chosen = {name: found[0] for name, found in best.items()}
+        entry: dict[str, Any] = {"rows": rows, "layers": count}
+        if rows <= 256:
+            within = DecodeLayers(gemms, few, rows, KV_HEADS, 1024 if rows == 1 else 400, scratch)
+            found, entry["decode_layers_us"] = choose_within_layers(within, {n: best[n] for n in gemms})
+            chosen.update(found)
+            del within
+        for name, config in chosen.items():
+            entries[name]["chosen"] = next(i for i, c in enumerate(best[name]) if c == config)
+        last = (head, chosen["lm_head"], head_weight[0]) if rows <= 256 else None
+        entry["us"] = chain(gemms, chosen, rows, few, scratch)
+        entry["cublas_us"] = chain(gemms, None, rows, few, scratch)
+        if last:
+            entry["with_lm_head_us"] = chain(gemms, chosen, rows, few, scratch, last)
             entry["cublas_with_lm_head_us"] = chain(gemms, None, rows, few, scratch, (head, None, head_weight[0]))
         record["chains"].append(entry)
-        print(
-            f"   chain a layer {ours / count:.1f} cuBLAS {theirs / count:.1f} = {theirs / ours:.3f}", entry, flush=True
-        )
+        print("  ", entry, flush=True)
         args.out.write_text(json.dumps(record))
 
 

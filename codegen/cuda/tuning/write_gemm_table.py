@@ -15,9 +15,9 @@ __all__ = ["table_of"]
 
 def _rows(measured: int, all_measured: list[int]) -> tuple[int, int | None]:
     """For which rows a measurement counts: down to the one before, but above 256 for as many tiles of rows only."""
-    smaller = [8 if m == 1 else m for m in all_measured if m < measured]
+    smaller = [m for m in all_measured if m < measured]
     first = measured - 127 if measured > 256 else smaller[-1] + 1 if smaller else 1
-    return first, 8 if measured == 1 else None if measured >= 8192 else measured
+    return first, None if measured >= 8192 else measured
 
 
 def table_of(records: list[dict[str, Any]]) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def table_of(records: list[dict[str, Any]]) -> dict[str, Any]:
     for key, by_rows in sorted(found.items()):
         entries = []
         for rows, gemm in sorted(by_rows.items()):
-            best = {k: v for k, v in gemm["configs"][0].items() if k != "error"}
+            best = {k: v for k, v in gemm["configs"][gemm.get("chosen", 0)].items() if k != "error"}
             kernel, us = best.pop("kind"), round(best.pop("us"), 1)
             cublas = round(gemm["cublas_us"], 1)
             span = _rows(rows, sorted(by_rows))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from oi.codegen.cuda.arch import ARCHS, Arch
-from oi.codegen.cuda.kernels.gemm import Gemm, Portable, Prefill, Skinny
+from oi.codegen.cuda.kernels.gemm import Gemm, Gemv, Portable, Prefill, Skinny
 from oi.codegen.cuda.tuning.gemm_table import MOST_F32_ROWS, choose_gemm
 from oi.codegen.errors import CompileError
 from tests.kernels.cuda.qwen3_products import MODELS, products
@@ -14,10 +14,14 @@ ODD = [Gemm(96, 48), Gemm(16, 256), Gemm(37, 8), Gemm(48, 208, swiglu=True), Gem
 ROWS = sorted({rows for p in range(14) for rows in (2**p - 1, 2**p, 2**p + 1, 3 * 2**p) if 1 <= rows <= 8192})
 
 
-def check(gemm: Gemm, rows: int, arch: Arch) -> Skinny | Prefill | Portable:
+def check(gemm: Gemm, rows: int, arch: Arch) -> Gemv | Skinny | Prefill | Portable:
     """The chosen launch, which must fit the architecture and the shape."""
     config = choose_gemm(gemm, rows, target=arch.name, multiprocessors=arch.multiprocessors).config
     match config:
+        case Gemv():
+            ring = 0
+            assert gemm.n % config.rows == gemm.k % config.chunk == 0
+            assert config.depth <= gemm.k // config.chunk
         case Portable():
             ring = config.shared_bytes(gemm) + config.step_bytes(gemm)  # at most
             assert config.splits <= -(-gemm.k // config.block_k)

@@ -11,7 +11,7 @@ pytest.importorskip("triton")
 if not torch.cuda.is_available():
     pytest.skip("needs an NVIDIA GPU", allow_module_level=True)
 
-from oi.codegen.cuda.kernels.gemm import Gemm, Prefill, Skinny  # noqa: E402
+from oi.codegen.cuda.kernels.gemm import Gemm, Gemv, Prefill, Skinny  # noqa: E402
 from oi.codegen.cuda.tuning.gemm_launch import Scratch, launch  # noqa: E402
 
 pytestmark = pytest.mark.gpu
@@ -27,7 +27,9 @@ def random_case(gemm: Gemm, rows: int) -> tuple[torch.Tensor, torch.Tensor, torc
     return x, w, y
 
 
-def run(gemm: Gemm, config: Skinny | Prefill, x: torch.Tensor, w: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def run(
+    gemm: Gemm, config: Gemv | Skinny | Prefill, x: torch.Tensor, w: torch.Tensor, dtype: torch.dtype
+) -> torch.Tensor:
     """The kernel's y, in memory that held NaN; the rows after it must still hold NaN."""
     padded = torch.full((x.shape[0] + 8, gemm.n), torch.nan, dtype=dtype, device="cuda")
     scratch = Scratch(8 << 20)
@@ -43,6 +45,24 @@ def assert_close(y: torch.Tensor, expected: torch.Tensor) -> None:
     step = 2.0**-8 if y.dtype == torch.bfloat16 else 2.0**-18
     torch.testing.assert_close(y.float(), expected, rtol=step, atol=2e-5)
     assert (y.float() - expected).norm() < step * expected.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize(
+    "config", [Gemv(1, 2, 2), Gemv(2, 1, 2), Gemv(2, 2, 2), Gemv(2, 3, 2), Gemv(4, 2, 4), Gemv(2, 2, 2, 256)], ids=str
+)
+def test_gemv(config: Gemv, rows: int, dtype: torch.dtype) -> None:
+    gemm = Gemm(n=448, k=2560)
+    x, w, expected = random_case(gemm, rows)
+    assert_close(run(gemm, config, x, w, dtype), expected)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4])
+def test_gemv_swiglu(rows: int) -> None:
+    gemm = Gemm(n=320, k=1536, swiglu=True)
+    x, w, expected = random_case(gemm, rows)
+    assert_close(run(gemm, Gemv(2, 2, 2), x, w, torch.bfloat16), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -103,10 +123,11 @@ def test_sum_of_partials_is_deterministic() -> None:
         assert torch.equal(run(gemm, config, x, w, torch.float32), first)
 
 
-def test_dependent_launches_see_what_the_one_before_wrote() -> None:
+@pytest.mark.parametrize("config", [Gemv(2, 2, 2), Skinny(64, 64, 4, programs=132)], ids=str)
+def test_dependent_launches_see_what_the_one_before_wrote(config: Gemv | Skinny) -> None:
     """A chain of kernels, each of which may start before its predecessor ends, captured in a graph."""
-    gemm, config, scratch = Gemm(1024, 1024), Skinny(64, 64, 4, programs=132), Scratch(8 << 20)
-    x, w, _ = random_case(gemm, 8)
+    gemm, scratch = Gemm(1024, 1024), Scratch(8 << 20)
+    x, w, _ = random_case(gemm, 4)
     ys = [x] + [torch.empty_like(x) for _ in range(64)]
 
     def forward() -> None:
@@ -123,3 +144,28 @@ def test_dependent_launches_see_what_the_one_before_wrote() -> None:
     torch.cuda.synchronize()
     for before, after in itertools.pairwise(ys):
         assert_close(after, (before.double() @ w.double().T).float())
+
+
+@pytest.mark.parametrize("config", [Gemv(2, 2, 2), Skinny(64, 64, 4, programs=132)], ids=str)
+def test_dependent_launches_see_buffers_written_again(config: Gemv | Skinny) -> None:
+    """Two buffers in turn: what a multiprocessor has cached of one is old when its next reader begins early."""
+    gemm, scratch = Gemm(1024, 1024), Scratch(8 << 20)
+    x, w, _ = random_case(gemm, 4)
+    ends = []
+
+    def forward(wait: bool) -> torch.Tensor:
+        buffers = [x.clone(), torch.full_like(x, torch.nan)]
+        for i in range(64):
+            launch(gemm, config, buffers[i % 2], w, buffers[1 - i % 2], scratch)
+            if wait:
+                torch.cuda.synchronize()
+        return buffers[0]
+
+    expected = forward(wait=True)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        ends.append(forward(wait=False))
+    for _ in range(5):
+        graph.replay()
+        torch.cuda.synchronize()
+        assert torch.equal(ends[0], expected)

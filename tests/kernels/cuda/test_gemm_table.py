@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from oi.codegen.cuda.kernels.gemm import SHARED_BYTES, Gemm, Prefill, Skinny, block_m
+from oi.codegen.cuda.kernels.gemm import SHARED_BYTES, Gemm, Gemv, Portable, Prefill, Skinny, block_m
 from oi.codegen.cuda.tuning.gemm_table import MOST_F32_ROWS, choose_gemm, default_gemm
 from oi.codegen.errors import CompileError
 
@@ -21,9 +21,15 @@ ROWS = [1, 7, 8, 9, 16, 17, 32, 33, 64, 65, 100, 128, 129, 256, 300, 512, 1000, 
 def test_every_launch_fits_the_machine(gemm: Gemm) -> None:
     for rows in (r for r in ROWS if not gemm.f32 or r <= MOST_F32_ROWS):
         for config in (choose_gemm(gemm, rows).config, default_gemm(gemm, rows)):
+            if isinstance(config, Gemv):
+                assert gemm.n % config.rows == gemm.k % config.chunk == 0
+                assert config.depth <= gemm.k // config.chunk
+                continue
             assert gemm.k % config.block_k == 0
             assert config.stages >= 2
-            if isinstance(config, Skinny):
+            if isinstance(config, Portable):
+                assert config.shared_bytes(gemm) + config.step_bytes(gemm) <= SHARED_BYTES
+            elif isinstance(config, Skinny):
                 sums = (2 if gemm.swiglu else 1) * block_m(rows) // 2
                 assert block_m(rows) <= 256
                 assert sums <= 128
@@ -43,7 +49,7 @@ def test_tuned_shapes_are_found_and_others_say_so() -> None:
 def test_table_spans_do_not_overlap() -> None:
     for gemm in SHAPES[:3]:
         kinds = [type(choose_gemm(gemm, rows).config) for rows in ROWS]
-        assert kinds == sorted(kinds, key=lambda kind: kind is Prefill)
+        assert kinds == sorted(kinds, key=[Gemv, Skinny, Portable, Prefill].index)
 
 
 def test_float32_results_have_a_bound() -> None:
