@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from oi.runtime.bpe import Bpe, ReferenceBpe, load_fast
+from oi.runtime.bpe import SAMPLE, Bpe, FastBpe, ReferenceBpe
 from oi.runtime.errors import RequestError
 from oi.runtime.memory import give_back
 from oi.runtime.segments import SegmentCache
@@ -24,11 +24,10 @@ class Tokenizer:
 
     def __init__(self, folder: Path) -> None:
         """Raises CheckpointError where `tokenizer.json` is missing, damaged, or not byte-level."""
-        self._path = folder / "tokenizer.json"
-        reference = ReferenceBpe(self._path)
+        reference = ReferenceBpe(folder / "tokenizer.json")
         self._bpe: Bpe = reference
         self.fast = False
-        """Whether `speed_up` has been of use."""
+        """Whether `take_up` has been of use."""
         self.special_ids = reference.special_ids()
         """Control tokens: content → id."""
         self._special_id_set = frozenset(self.special_ids.values())
@@ -38,12 +37,10 @@ class Tokenizer:
         self._texts: dict[int, str | None] = {}
         give_back()  # half of what the load took
 
-    def speed_up(self) -> None:
-        """Change over to the fast library where it gives the same ids. Takes a second or two; for another thread."""
-        fast = load_fast(self._path, self._bpe)
-        if fast is not None:
+    def take_up(self, fast: FastBpe) -> None:
+        """Change over to it, if it gives the same ids. `runtime/memory.py` can then give back what the other held."""
+        if fast.encode([SAMPLE]) == self._bpe.encode([SAMPLE]):
             self._bpe, self.fast = fast, True
-        give_back()
 
     @property
     def quick_characters(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import logging
 import os
@@ -10,20 +11,23 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
+from threading import Event
 from typing import Any
 
 from aiohttp import web
 
+from oi.runtime.bpe import FastBpe, load_fast
 from oi.runtime.engine_child import EngineChild
 from oi.runtime.engine_client import EngineClient
 from oi.runtime.http.app import make_app
 from oi.runtime.http.service import Service, TextModel
 from oi.runtime.http.status import History
-from oi.runtime.memory import keep_little
+from oi.runtime.memory import give_back, keep_little
 from oi.runtime.messages import Ready
+from oi.runtime.tokenizer import Tokenizer
 
 __all__ = ["ServerOptions", "serve"]
 
@@ -88,9 +92,21 @@ async def serve(
 async def _load(checkpoint: Path, client: EngineClient, stop: asyncio.Event) -> tuple[TextModel, Ready | None]:
     """Both halves of the model; None where it was told to stop meanwhile. Raises OiError."""
     model = await asyncio.to_thread(TextModel.load, checkpoint)
-    Thread(target=model.tokenizer.speed_up, name="speed-up").start()  # waited for at exit only: it cannot be cut short
+    begun = Event()
+    executor = ThreadPoolExecutor(1)
+    fast = asyncio.get_running_loop().run_in_executor(executor, load_fast, checkpoint / "tokenizer.json", begun.set)
+    executor.shutdown(wait=False)  # the thread ends with its work, and the memory that the library keeps for it
+    await asyncio.to_thread(begun.wait)  # what holds up other threads is over before the first request
+    fast.add_done_callback(functools.partial(_take_up, model.tokenizer))
     await _first(client.ready, stop)
     return model, client.ready.result() if client.ready.done() else None
+
+
+def _take_up(tokenizer: Tokenizer, loaded: asyncio.Future[FastBpe | None]) -> None:
+    fast = None if loaded.cancelled() else loaded.result()
+    if fast is not None:
+        tokenizer.take_up(fast)  # on the event loop's thread, where the library sets itself up with its first text
+        asyncio.get_running_loop().run_in_executor(None, give_back)
 
 
 async def _until_the_end(service: Service, site: web.BaseSite, stop: asyncio.Event, drain_seconds: float) -> int:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
 
 from oi.runtime.chat_template import ChatTemplate, load_chat_template
 from oi.runtime.engine_client import EngineClient
-from oi.runtime.errors import EngineDead, Overloaded
+from oi.runtime.errors import EngineDead, Overloaded, RequestError
 from oi.runtime.generation import Generation, Output, TextOptions
 from oi.runtime.generation_config import GenerationConfig
 from oi.runtime.http.errors import ApiError, validation_error
@@ -31,6 +31,9 @@ from oi.runtime.tokenizer import Tokenizer
 __all__ = ["ARRIVED_AT", "SERVICE", "Service", "TextModel"]
 
 MAX_BODY_BYTES = 16 << 20
+_DECODERS: dict[type, msgspec.json.Decoder[Any]] = {
+    type: msgspec.json.Decoder(type) for type in (CompletionRequest, ChatCompletionRequest)
+}
 _Request = TypeVar("_Request", CompletionRequest, ChatCompletionRequest)
 _Result = TypeVar("_Result")
 
@@ -48,7 +51,11 @@ class TextModel:
         """Raises CheckpointError."""
         tokenizer = Tokenizer(folder)
         generation = GenerationConfig.load(folder, tokenizer.special_ids)
-        return TextModel(tokenizer, load_chat_template(folder, tokenizer), generation)
+        template = load_chat_template(folder, tokenizer)
+        if template is not None:
+            with contextlib.suppress(RequestError):  # what is set up with the first conversation is set up now
+                template.encode([{"role": "user", "content": "x"}])
+        return TextModel(tokenizer, template, generation)
 
 
 class Service:
@@ -117,7 +124,7 @@ class Service:
         self.check_open()
         data = await request.read()
         try:
-            body = msgspec.json.decode(data, type=type)
+            body: _Request = _DECODERS[type].decode(data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
             raise validation_error(e) from e
         if body.model is not None:
@@ -137,7 +144,7 @@ class Service:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._tokenizing, work)
 
-    @contextmanager
+    @contextlib.contextmanager
     def admit(self, sequences: int) -> Iterator[None]:
         """Count a request's sequences while it is served. Raises Overloaded where too many wait already."""
         if self._sequences and self._sequences + sequences > self._capacity:
@@ -151,7 +158,7 @@ class Service:
         finally:
             self._sequences -= sequences
 
-    @contextmanager
+    @contextlib.contextmanager
     def generate(
         self, request: web.Request, id: str, submits: Sequence[Submit], options: TextOptions, n: int
     ) -> Iterator[Generation]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from oi.runtime.segments import SegmentCache
 from oi.runtime.tokenizer import Tokenizer
 from tests import tiny_tokenizer
+from tests.runtime.fast import fast_of
 
 SPECIALS = st.sampled_from(tiny_tokenizer.SPECIAL)
 EDGES = st.sampled_from(
@@ -29,7 +30,7 @@ def warm(request: pytest.FixtureRequest, folder: Path) -> Tokenizer:
     """It has seen all that the tests before have shown it."""
     tokenizer = Tokenizer(folder)
     if request.param == "fast":
-        tokenizer.speed_up()
+        tokenizer.take_up(fast_of(folder))
         assert tokenizer.fast
     tokenizer._segments = SegmentCache(4000)
     return tokenizer

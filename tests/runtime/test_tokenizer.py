@@ -5,9 +5,11 @@ import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oi.runtime.bpe import FastBpe
 from oi.runtime.errors import CheckpointError, RequestError
 from oi.runtime.tokenizer import Tokenizer
 from tests import tiny_tokenizer
+from tests.runtime.fast import fast_of
 
 WORDS = st.sampled_from(
     [*tiny_tokenizer.SPECIAL, *tiny_tokenizer.NOT_SPECIAL, "<|im_", "end|>", "é", "🙂", "\n\n", " "]
@@ -24,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ours(request: pytest.FixtureRequest, folder: Path) -> Tokenizer:
     tokenizer = Tokenizer(folder)
     if request.param == "fast":
-        tokenizer.speed_up()
+        tokenizer.take_up(fast_of(folder))
         assert tokenizer.fast
     return tokenizer
 
@@ -69,9 +71,19 @@ def test_the_change_of_library_is_not_seen(folder: Path) -> None:
     tokenizer = Tokenizer(folder)
     text = "hello <|im_end|> naïve café 日本語"
     before = tokenizer.encode(text), tokenizer.decode(range(530), skip_specials=False)
-    tokenizer.speed_up()
+    tokenizer.take_up(fast_of(folder))
     assert tokenizer.fast
     assert (tokenizer.encode(text), tokenizer.decode(range(530), skip_specials=False)) == before
+
+
+def test_a_library_that_differs_is_not_taken_up(folder: Path) -> None:
+    class Other(FastBpe):
+        def encode(self, texts: list[str]) -> list[list[int]]:
+            return [ids[:-1] for ids in super().encode(texts)]
+
+    tokenizer = Tokenizer(folder)
+    tokenizer.take_up(Other(folder / "tokenizer.json"))
+    assert not tokenizer.fast
 
 
 def test_names_the_file_that_is_missing(tmp_path: Path) -> None:
