@@ -50,10 +50,9 @@ QWEN3 = {
 LM_HEAD = {name: Gemm(151936, k, f32=True) for name, k in (("4B", 2560), ("8B", 4096), ("0.6B", 1024))}
 
 
-def gemv_candidates(rows: int) -> list[Gemv]:
-    if rows > 4:
-        return [Gemv(2, 2, 2), Gemv(4, 2, 4)] if rows <= 8 else []
-    return [Gemv(2, 1, 2), Gemv(2, 2, 2), Gemv(2, 3, 2), Gemv(1, 2, 2) if rows == 1 else Gemv(4, 2, 4)]
+def gemv_candidates(gemm: Gemm, rows: int) -> list[Gemv]:
+    depths = (1, 2, 3, 4, 5, 8) if rows == 1 else (2, 3) if rows <= 4 else ()
+    return [Gemv(2, depth, 2) for depth in depths if depth <= gemm.k // 512]
 
 
 def skinny_candidates(gemm: Gemm, rows: int) -> list[Skinny]:
@@ -315,7 +314,7 @@ def main() -> None:
     gemms, head = QWEN3[args.model], LM_HEAD[args.model]
 
     def candidates(gemm: Gemm, rows: int) -> list[Config]:
-        few = [*gemv_candidates(rows), *skinny_candidates(gemm, rows), *portable_candidates(gemm, rows)]
+        few = [*gemv_candidates(gemm, rows), *skinny_candidates(gemm, rows), *portable_candidates(gemm, rows)]
         many = prefill_candidates(gemm) if rows > 128 and not gemm.f32 else []
         return [*(few if rows <= 256 else []), *many]
 

@@ -21,7 +21,7 @@ def _rows(measured: int, all_measured: list[int]) -> tuple[int, int | None]:
 
 
 def table_of(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """The fastest launch of each product by rows; the first record that holds a measurement counts."""
+    """The launch chosen of each product by rows, else the fastest; the first record that holds a measurement counts."""
     found: dict[str, dict[int, dict[str, Any]]] = {}
     for record in records:
         for gemm in record["gemms"]:
@@ -33,7 +33,8 @@ def table_of(records: list[dict[str, Any]]) -> dict[str, Any]:
         entries = []
         for rows, gemm in sorted(by_rows.items()):
             best = {k: v for k, v in gemm["configs"][gemm.get("chosen", 0)].items() if k != "error"}
-            kernel, us = best.pop("kind"), round(best.pop("us"), 1)
+            kernel, us = best.pop("kind"), best.pop("us")
+            us = us and round(us, 1)  # none where it was timed among other products only
             cublas = round(gemm["cublas_us"], 1)
             span = _rows(rows, sorted(by_rows))
             entries.append({"rows": span, "kernel": kernel, "config": best, "us": us, "cublas_us": cublas})

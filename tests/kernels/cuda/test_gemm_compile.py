@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 pytest.importorskip("triton")
 
 from triton import compile as compile_kernel
 from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon._runtime import GluonASTSource
 
-from oi.codegen.cuda.kernels.gemm import SHARED_BYTES, Gemm, Prefill, Skinny
+from oi.codegen.cuda.kernels.gemm import SHARED_BYTES, Gemm, Gemv, Prefill, Skinny
 from oi.codegen.cuda.kernels.gemm_prefill import gemm_prefill
 from oi.codegen.cuda.kernels.gemm_skinny import gemm_skinny
+from oi.codegen.cuda.kernels.gemv import gemv
 from oi.codegen.cuda.tuning.gemm_table import choose_gemm
 
 
@@ -56,3 +60,26 @@ def test_chosen_launches_compile(gemm: Gemm, rows: int) -> None:
     text = ptx(gemm, choose_gemm(gemm, rows).config, rows)
     for instruction in ("wgmma.mma_async", "cp.async.bulk.tensor", "griddepcontrol.wait"):
         assert instruction in text
+
+
+@pytest.mark.parametrize("capability", [80, 90, 120])
+@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize("gemm", [Gemm(2560, 4096), Gemm(9728, 2560, swiglu=True)], ids=str)
+def test_gemv_compiles(gemm: Gemm, rows: int, capability: int) -> None:
+    config = Gemv(2, 2, 2)
+    constants = {**config.constants(gemm, rows), "PDL": capability >= 90}
+    names = gemv.arg_names
+    source = ASTSource(
+        gemv,
+        {name: "constexpr" if name in constants else "*bf16" for name in names},
+        {(names.index(name),): value for name, value in constants.items()},
+        {(i,): [["tt.divisibility", 16]] for i in range(3)},
+    )
+    compiled = compile_kernel(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": config.num_warps})
+    text = str(compiled.asm["ptx"])
+    weights = re.compile(r"ld\.global\.L1::evict_first\.\S*v4\.b32")  # 16 bytes at once
+    assert weights.search(text)
+    assert ("griddepcontrol.wait" in text) == (capability >= 90)
+    if capability >= 90:
+        before = text[: text.index("griddepcontrol.wait")]
+        assert len(weights.findall(before)) == config.depth * (2 if gemm.swiglu else 1) * config.rows
