@@ -26,12 +26,12 @@ class Channel:
         self._reader = to_engine_reader()
         self._unsent = bytearray()
 
-    def receive(self, timeout: float) -> list[ToEngine]:
+    def receive(self, timeout: float, other: int | None = None) -> list[ToEngine]:
         """All messages that have arrived; where there are none, wait up to `timeout` seconds for some.
 
-        Raises ChannelClosed, WireError.
+        Or until the descriptor `other` is readable. Raises ChannelClosed, WireError.
         """
-        self._wait(timeout)
+        self._wait(timeout, [] if other is None else [other])
         self._flush()
         messages: list[ToEngine] = []
         while (data := self._read()) is not None:
@@ -52,9 +52,9 @@ class Channel:
         except (ChannelClosed, OSError):
             return
 
-    def _wait(self, timeout: float) -> None:
+    def _wait(self, timeout: float, others: list[int]) -> None:
         write = [self._sock] if self._unsent else []
-        select.select([self._sock], write, [], timeout)
+        select.select([self._sock.fileno(), *others], write, [], timeout)
 
     def _read(self) -> bytes | None:
         """None when nothing has arrived."""

@@ -2,6 +2,9 @@
 
 Where steps overlap, the next one is scheduled and started before this one is finished (docs/architecture.md, "Steps in
 flight"); else each is finished before the next is started. That number is all that differs.
+
+With a host tier, copies that have landed are told to the policy before a step is scheduled, and those that it orders
+are started after.
 """
 
 from __future__ import annotations
@@ -12,12 +15,16 @@ from time import perf_counter
 from typing import NamedTuple
 
 from oi.runtime.batch import build_batch
+from oi.runtime.exchange import Exchange
 from oi.runtime.messages import Stats, StepDone, Submit, Token
 from oi.runtime.runner import Handle, Runner, StepResult
 from oi.runtime.scheduler import Scheduler
 from oi.runtime.sequence import Sequence
 
 __all__ = ["Engine"]
+
+
+_NO_TIER: dict[str, int] = {}
 
 
 class _Flight(NamedTuple):
@@ -35,7 +42,8 @@ class Engine:
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
         self._page_size = runner.geometry.page_size
-        self.scheduler = Scheduler(runner.geometry)
+        self.exchange = None if runner.copies is None else Exchange(runner.copies)
+        self.scheduler = Scheduler(runner.geometry, self.exchange.tier if self.exchange else None)
         self._in_flight: deque[_Flight] = deque()
         self._most_in_flight = 2 if runner.overlaps else 1
         self._generated = 0
@@ -61,8 +69,33 @@ class Engine:
 
         Raises what the runner raises, after which the engine is of no use.
         """
+        while (done := self.advance()) is None:
+            self.wait()
+        return done
+
+    @property
+    def landings(self) -> int:
+        """A descriptor that is readable when a copy has landed that `advance` may need."""
+        assert self.exchange is not None
+        return self.exchange.copies.fileno()
+
+    def catch_up(self) -> None:
+        """Take note of what has landed, and of what room the host has, while no step does."""
+        if self.exchange is not None:
+            self.exchange.take(self.scheduler)
+
+    def wait(self) -> None:
+        """Until a copy has landed, after `advance` had nothing to do."""
+        assert self.exchange is not None
+        self.exchange.copies.wait()
+
+    def advance(self) -> StepDone | None:
+        """The same, but None where there is no step until a copy has landed (`wait`, or `landings`)."""
         while len(self._in_flight) < self._most_in_flight and self._start():
             pass
+        if not self._in_flight:
+            assert self._awaits_copies, "there is work, so there is a step, or a copy to wait for"
+            return None
         handle, drawing, began = self._in_flight.popleft()
         tokens = self._take(drawing, self._runner.finish(handle))
         now = perf_counter()
@@ -70,10 +103,18 @@ class Engine:
         self._finished = now
         return StepDone(tokens, self.stats())
 
+    @property
+    def _awaits_copies(self) -> bool:
+        return self.exchange is not None and self.exchange.tier.waits
+
     def _start(self) -> bool:
         """Whether there was a step to start."""
         began = perf_counter()
+        if self.exchange is not None:
+            self.exchange.take(self.scheduler)
         schedule = self.scheduler.schedule()
+        if self.exchange is not None:
+            self.exchange.send(self.scheduler, schedule)
         if not schedule:
             return False
         handle = self._runner.start(build_batch(schedule, self._page_size))
@@ -111,6 +152,7 @@ class Engine:
             generated_tokens=self._generated,
             preemptions=counters.preemptions,
             step_seconds=self._step_seconds,
+            **(_NO_TIER if self.exchange is None else self.exchange.stats(counters.host_hits)),
         )
 
 

@@ -45,16 +45,22 @@ def serve(channel: Channel, runner: Runner, drain: Event) -> None:
     engine = Engine(runner)
     channel.send(ready(runner))
     said = monotonic()
+    blocked: int | None = None
+    """Where there is work, but no step until a copy has landed: the descriptor that tells."""
     while not (drain.is_set() and not engine.has_work):
-        patience = 0.0 if engine.has_work else said + _SIGN_OF_LIFE_S - monotonic()
-        for message in channel.receive(max(0.0, patience)):
+        works = engine.has_work and blocked is None
+        patience = 0.0 if works else said + _SIGN_OF_LIFE_S - monotonic()
+        for message in channel.receive(max(0.0, patience), blocked):
             if isinstance(message, Shutdown):
                 return
             _handle(message, engine, channel)
-        if engine.has_work:
-            channel.send(engine.step())
+        done = engine.advance() if engine.has_work else None
+        blocked = engine.landings if done is None and engine.has_work else None
+        if done is not None:
+            channel.send(done)
             said = monotonic()
         elif monotonic() >= said + _SIGN_OF_LIFE_S:
+            engine.catch_up()
             channel.send(StepDone([], engine.stats()))
             said = monotonic()
 

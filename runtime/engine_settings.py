@@ -22,5 +22,7 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Tokens of one step; None: the artifact's limit."""
     kv_bytes: int | None = None
     """Memory of the paged KV cache; None: chosen from the model and the machine."""
+    host_kv_bytes: int | None = None
+    """Memory of the host tier; None: there is none."""
     threads: int | None = None
     """Of the CPU kernels; None: one for each core that the process may use."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from oi.runtime.artifact import Artifact
 from oi.runtime.engine_settings import EngineSettings
 from oi.runtime.errors import DeviceError
+from oi.runtime.memory import GIB, available
 
-__all__ = ["Geometry", "capacity", "plan"]
+__all__ = ["Geometry", "capacity", "host_slots", "plan"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,20 @@ def capacity(geometry: Geometry) -> Mapping[str, int]:
         "N": geometry.pages,
         "E": geometry.max_edits,
     }
+
+
+def host_slots(size: int, page_bytes: int) -> int:
+    """How many pages a host tier of `size` bytes holds. Raises DeviceError where it would be too small or too large."""
+    if size < page_bytes:
+        raise DeviceError(
+            f"a host tier of {size >> 10} KiB holds no page of {page_bytes >> 10} KiB; raise --kv-offload-host-gib"
+        )
+    if size > (there := available()):
+        raise DeviceError(
+            f"a host tier of {size / GIB:.3g} GiB is more than the {there / GIB:.3g} GiB of memory that this machine "
+            f"has available; lower --kv-offload-host-gib"
+        )
+    return size // page_bytes
 
 
 def _within(what: str, wanted: int | None, limit: int, mend: str) -> int:

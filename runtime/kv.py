@@ -5,11 +5,22 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Iterable
+from typing import NamedTuple
 
+from oi.runtime.copies import Copy
+from oi.runtime.host_tier import HostTier
 from oi.runtime.pages import PagePool
-from oi.runtime.prefix import PrefixIndex, extend_chain, root_hash
+from oi.runtime.prefix import PrefixIndex, extend_chain, partial_hash, root_hash
 
-__all__ = ["PageTable", "PagedKv"]
+__all__ = ["PageTable", "PagedKv", "Tail"]
+
+
+class Tail(NamedTuple):
+    """The end of what a preempted sequence had computed, where that was not a full page."""
+
+    num_tokens: int
+    """Of the sequence, up to its end."""
+    hash: bytes
 
 
 class PageTable:
@@ -18,27 +29,35 @@ class PageTable:
     pages:   page i holds the tokens i · page_size …; each entry is one reference to the page.
     sealed:  the first `sealed` pages are full, computed, in the prefix index and never written again.
     chain:   hashes of the sequence's full pages, computed once (tokens never change, so it outlives `pages`).
+    tail:    of a sequence that was preempted, if there is a host to keep it.
     """
 
-    __slots__ = ("chain", "pages", "root", "sealed")
+    __slots__ = ("chain", "pages", "root", "sealed", "tail")
 
     def __init__(self, salt: str) -> None:
         self.root = root_hash(salt)
         self.pages: array[int] = array("i")
         self.chain: list[bytes] = []
         self.sealed = 0
+        self.tail: Tail | None = None
 
 
 class PagedKv:
     """Owns the page pool and the prefix index. Every page is free, held by tables, or idle in the index.
 
-    A page is written by one sequence only, and only until it is sealed; it is shared only once sealed.
+    A page is written by one sequence only, and only until it is sealed; it is shared only once sealed. What an idle
+    page holds when it goes is kept by the host tier, where there is one.
     """
 
-    def __init__(self, num_pages: int, page_size: int) -> None:
+    def __init__(self, num_pages: int, page_size: int, tier: HostTier | None = None) -> None:
         self.page_size = page_size
+        self.tier = tier
+        self.steps = 0
+        """Started so far; whoever starts them counts."""
         self._pool = PagePool(num_pages)
         self._index = PrefixIndex()
+        self._used = [0] * num_pages
+        """Steps that had been started when the page was let go: none after them uses it."""
 
     @property
     def num_pages(self) -> int:
@@ -98,7 +117,10 @@ class PagedKv:
             return False
         for _ in range(missing):
             if not self._pool.num_free:
-                self._pool.free(self._index.evict())
+                page, hash_ = self._index.evict()
+                if self.tier is not None:
+                    self.tier.keep(hash_, page, self._used[page])
+                self._pool.free(page)
             table.pages.append(self._pool.take())
         return True
 
@@ -133,14 +155,69 @@ class PagedKv:
     def _let_go(self, page: int) -> None:
         if self._pool.release(page):
             return
+        self._used[page] = self.steps
         if self._index.holds(page):
             self._index.park(page)
         else:
             self._pool.free(page)
 
+    def put_off(self, table: PageTable, tokens: array[int], computed: int) -> None:
+        """The sequence gives up its pages and will be back: nothing of what is computed, and sealed, is lost.
+
+        Only with a host tier, which keeps the page that is not full.
+        """
+        assert self.tier is not None
+        full, rest = divmod(computed, self.page_size)
+        if rest:
+            parent = table.chain[full - 1] if full else table.root
+            table.tail = Tail(computed, partial_hash(parent, tokens[full * self.page_size : computed]))
+            self.tier.keep(table.tail.hash, table.pages[full], self.steps)
+        self.release(table)
+
+    def match_host(self, table: PageTable, tokens: array[int], num_matched: int) -> list[bytes]:
+        """What the host holds behind the pages that `match` found on the device, in order."""
+        assert self.tier is not None
+        found: list[bytes] = []
+        for hash_ in table.chain[num_matched : (len(tokens) - 1) // self.page_size]:
+            if hash_ not in self.tier.slots:
+                break
+            found.append(hash_)
+        tail = table.tail
+        if tail is not None and num_matched + len(found) == tail.num_tokens // self.page_size:
+            found += [tail.hash] if tail.hash in self.tier.slots else []
+        return found
+
+    def restore(self, table: PageTable, hashes: list[bytes], num_tokens: int) -> tuple[Copy, int]:
+        """`extend` a table that has adopted what it could, and have what `match_host` found brought behind that.
+
+        Returns the copy, and how many tokens the table holds when it has landed; there must be pages enough, and no
+        other copy of that content in flight.
+        """
+        assert self.tier is not None
+        slots = [self.tier.slots.read(hash_) for hash_ in hashes]  # before pages go, to which the host may give slots
+        enough = self.extend(table, num_tokens)
+        assert enough, "whoever is admitted has pages for all its tokens"
+        end = table.sealed + len(hashes)
+        pages = table.pages[table.sealed : end].tolist()
+        copy = self.tier.restore(hashes, pages, slots, max(self._used[page] for page in pages))
+        is_tail = table.tail is not None and table.tail.hash == hashes[-1]
+        return copy, table.tail.num_tokens if is_tail and table.tail is not None else end * self.page_size
+
+    def save_ahead(self) -> None:
+        """Have what goes next from the device saved before it must go (host_tier.py says how much)."""
+        assert self.tier is not None
+        wanted = self.tier.wanted_ahead
+        while self._pool.num_free + self._index.num_aged < wanted and self.tier.slots.has_room:
+            if (aged := self._index.age()) is None:
+                return
+            page, hash_ = aged
+            self.tier.keep(hash_, page, self._used[page])
+
     def check(self, tables: Iterable[PageTable]) -> None:
-        """Prove that pages are conserved, `tables` being all that exist. Raises AssertionError."""
+        """Prove that pages are conserved, in both tiers, `tables` being all that exist. Raises AssertionError."""
         tables = list(tables)
+        if self.tier is not None:
+            self.tier.check()
         self._index.check()
         self._pool.check(set(self._index.idle_pages()))
         counted = Counter(page for table in tables for page in table.pages)

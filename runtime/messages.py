@@ -91,7 +91,16 @@ class Stats(msgspec.Struct, frozen=True, array_like=True):
     host_pages_used: int = 0
     """Pages of the host tier that hold a prefix."""
     host_pages_total: int = 0
-    """0 without a host tier."""
+    """0 without a host tier. It grows while the tier's memory is got ready."""
+    host_hits: int = 0
+    """Prompt tokens that were found on the host and not on the device (prefix_hits has those on the device)."""
+    saved_bytes: int = 0
+    """Copied to the host."""
+    restored_bytes: int = 0
+    """Copied back."""
+    save_seconds: float = 0.0
+    """Of those copies, each from its first byte to its last."""
+    restore_seconds: float = 0.0
 
 
 class StepDone(msgspec.Struct, frozen=True, tag="step"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 __all__ = ["PagePool"]
 
 
@@ -13,7 +15,7 @@ class PagePool:
     """
 
     def __init__(self, num_pages: int) -> None:
-        self._free = list(range(num_pages - 1, -1, -1))
+        self._free = deque(range(num_pages))
         self._references = [0] * num_pages
 
     @property
@@ -28,8 +30,8 @@ class PagePool:
         return self._references[page]
 
     def take(self) -> int:
-        """A free page, now held once. Raises IndexError where none is free."""
-        page = self._free.pop()
+        """The page that was freed longest ago, now held once. Raises IndexError where none is free."""
+        page = self._free.popleft()
         self._references[page] = 1
         return page
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oi.runtime.batch import Batch
+from oi.runtime.copies import Copies
 from oi.runtime.geometry import Geometry
 
 __all__ = ["Handle", "Runner", "StepResult"]
@@ -41,6 +42,10 @@ class Runner(Protocol):
 
     @property
     def geometry(self) -> Geometry: ...
+
+    @property
+    def copies(self) -> Copies | None:
+        """To and from a host tier, if there is one."""
 
     @property
     def overlaps(self) -> bool:

@@ -8,7 +8,11 @@ first served, and a preempted sequence is always the youngest running one, which
 * A sequence is admitted beside others only when the pages for all its tokens can be had and one more for each
   sequence that runs then. It gets its own at once, so a prefill never stops half-way for lack of pages.
 * A running sequence that needs a page when there is none preempts the youngest. A preempted sequence keeps its
-  tokens and edits; its full pages stay in the prefix cache, so most of it is found again when it returns.
+  tokens and edits; its full pages stay in the prefix cache, so most of it is found again when it returns. With a host
+  tier all of it is, the page that was not full too, unless that tier is full.
+* A sequence of whose prefix the host holds more than the device is admitted like any other; while that is copied it
+  has its place and its pages, and sits out. What is being copied for another, or is still being saved, it waits for in
+  the queue, and who is behind it waits too: it is one copy, and with equal prefixes there should be only one.
 * A sequence whose last draw is started leaves at once: no later step needs its place or its pages.
 * A sequence whose penalties need the value of a token still in flight stalls: it sits out one step while the others go
   on, so it runs at half their pace. Where many stall, it is faster to wait for the step in flight (see _MANY).
@@ -23,8 +27,10 @@ from collections import deque
 from dataclasses import dataclass
 
 from oi.runtime.batch import Scheduled
+from oi.runtime.copies import Copy
 from oi.runtime.errors import RequestError
 from oi.runtime.geometry import Geometry
+from oi.runtime.host_tier import HostTier
 from oi.runtime.kv import PagedKv
 from oi.runtime.messages import Submit
 from oi.runtime.sampling import check_sampling, most_edits
@@ -44,6 +50,7 @@ class Counters:
     steps: int = 0
     prefix_queries: int = 0
     prefix_hits: int = 0
+    host_hits: int = 0
     prompt_tokens: int = 0
     preemptions: int = 0
 
@@ -59,13 +66,15 @@ class _Budget:
 class Scheduler:
     """Owns the sequences, waiting and running, and the paged KV memory."""
 
-    def __init__(self, geometry: Geometry) -> None:
+    def __init__(self, geometry: Geometry, tier: HostTier | None = None) -> None:
         self._geometry = geometry
         self._max_running = min(geometry.max_num_seqs, geometry.max_step_tokens)
         self._by_id: dict[int, Sequence] = {}
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
-        self.kv = PagedKv(geometry.pages, geometry.page_size)
+        self._restoring: dict[Copy, tuple[Sequence, int]] = {}
+        """Running sequences that sit out until a copy has landed, and how many tokens they then have."""
+        self.kv = PagedKv(geometry.pages, geometry.page_size, tier)
         self.counters = Counters()
 
     @property
@@ -91,7 +100,8 @@ class Scheduler:
     def schedule(self) -> list[Scheduled]:
         """The next step. Every running sequence has pages for its part.
 
-        Empty only without work, or where all that could be done needs tokens that steps in flight draw.
+        Empty only without work, or where all that could be done needs what is in flight: tokens that steps draw, or
+        pages that are copied.
         """
         self._grow_tables()
         decodes, edited, prefills, stalled = self._sort_running()
@@ -101,7 +111,10 @@ class Scheduler:
         parts = [Scheduled(sequence, 1, True) for sequence in decodes]
         parts += [self._part(sequence, budget) for sequence in (*edited, *prefills)]
         while (sequence := self._admit(budget)) is not None:
-            parts.append(self._part(sequence, budget))
+            if sequence.restore is None:
+                parts.append(self._part(sequence, budget))
+        if self.kv.tier is not None:
+            self.kv.save_ahead()  # when what goes for this step is gone
         return [part for part in parts if part.num_tokens]
 
     def started(self, schedule: list[Scheduled]) -> list[Sequence]:
@@ -110,6 +123,7 @@ class Scheduler:
         Every later step finds the K/V of this one in the cache, so pages that it fills may be shared.
         """
         self.counters.steps += 1
+        self.kv.steps = self.counters.steps
         page_size = self.kv.page_size
         drawing: list[Sequence] = []
         for sequence, num_tokens, samples in schedule:
@@ -126,12 +140,29 @@ class Scheduler:
                     self._retire(sequence)
         return drawing
 
+    def restored(self, copy: Copy, ok: bool) -> bool:
+        """The copy has landed; returns whether a sequence goes on with what it brought.
+
+        Where it failed, the sequence goes on without: that part of it is computed.
+        """
+        sequence, num_tokens = self._restoring.pop(copy, (None, 0))
+        if sequence is None:  # it was aborted, or preempted
+            return False
+        sequence.restore = None
+        found = sequence.computed
+        if ok:
+            sequence.computed = num_tokens
+            self.kv.seal(sequence.table, sequence.tokens, num_tokens)
+        self._count_found(sequence, found)
+        return ok
+
     def finish(self, sequence: Sequence) -> None:
         """The sequence has ended: forget it and free its pages."""
         sequence.ended = True
         del self._by_id[sequence.id]
         if sequence.length < sequence.limit:
             (self.running if sequence in self.running else self.waiting).remove(sequence)
+            self._forget_restore(sequence)
             self._give_up_pages(sequence)
 
     def check(self) -> None:
@@ -141,6 +172,11 @@ class Scheduler:
         assert [*self.running, *self.waiting] == unretired, "not in order of arrival"
         assert all(not sequence.table.pages and not sequence.computed for sequence in self.waiting)
         assert len(self.running) <= self._max_running
+        sitting_out = {sequence for sequence in self._by_id.values() if sequence.restore is not None}
+        assert sitting_out <= set(self.running), "only who runs has pages to be restored into"
+        assert {copy: sequence.restore for copy, (sequence, _) in self._restoring.items()} == {
+            sequence.restore: sequence.restore for sequence in sitting_out
+        }
 
     def _grow_tables(self) -> None:
         """Pages for every running sequence's next tokens, oldest first; for lack of any, the youngest give theirs up.
@@ -164,8 +200,9 @@ class Scheduler:
         prefills: list[Sequence] = []
         stalled = 0
         for sequence in self.running:
-            if sequence.length - sequence.computed > 1:
-                prefills.append(sequence)
+            if sequence.length - sequence.computed > 1:  # as it is of all that are being restored
+                if sequence.restore is None:
+                    prefills.append(sequence)
             elif sequence.edits is None:
                 decodes.append(sequence)
             elif sequence.stalled:
@@ -178,7 +215,12 @@ class Scheduler:
 
     def _preempt(self, sequence: Sequence) -> None:
         self.counters.preemptions += 1
-        self._give_up_pages(sequence)
+        self._forget_restore(sequence)
+        if self.kv.tier is None:
+            self._give_up_pages(sequence)
+        else:
+            self.kv.seal(sequence.table, sequence.tokens, sequence.num_known)
+            self.kv.put_off(sequence.table, sequence.tokens, sequence.num_known)
         sequence.computed = 0
         self.waiting.appendleft(sequence)
 
@@ -190,6 +232,19 @@ class Scheduler:
     def _give_up_pages(self, sequence: Sequence) -> None:
         self.kv.seal(sequence.table, sequence.tokens, sequence.num_known)
         self.kv.release(sequence.table)
+
+    def _forget_restore(self, sequence: Sequence) -> None:
+        if sequence.restore is not None:
+            del self._restoring[sequence.restore]
+            sequence.restore = None
+
+    def _count_found(self, sequence: Sequence, on_device: int) -> None:
+        """It was admitted and has all that was found of it, of which so many tokens were on the device."""
+        if sequence.cached is None:
+            sequence.cached = sequence.prompt_computed = sequence.computed
+            self.counters.prefix_queries += sequence.prompt_len
+            self.counters.prefix_hits += on_device
+            self.counters.host_hits += sequence.computed - on_device
 
     def _count_prompt(self, sequence: Sequence, num_tokens: int) -> None:
         of_prompt = min(sequence.computed + num_tokens, sequence.prompt_len)
@@ -222,13 +277,19 @@ class Scheduler:
         spare = len(self.running) + 1 if self.running else 0
         if not self.kv.can_allocate(sequence.length, matched, spare):
             return None
+        on_host: list[bytes] = []
+        if self.kv.tier is not None:
+            on_host = self.kv.match_host(sequence.table, sequence.tokens, len(matched))
+            if any(map(self.kv.tier.slots.is_busy, on_host)):
+                return None
         self.running.append(self.waiting.popleft())
         sequence.computed = self.kv.adopt(sequence.table, matched)
-        self.kv.extend(sequence.table, sequence.length)
-        if sequence.cached is None:
-            sequence.cached = sequence.prompt_computed = sequence.computed
-            self.counters.prefix_queries += sequence.prompt_len
-            self.counters.prefix_hits += sequence.cached
+        if on_host:
+            sequence.restore, num_tokens = self.kv.restore(sequence.table, on_host, sequence.length)
+            self._restoring[sequence.restore] = sequence, num_tokens
+        else:
+            self.kv.extend(sequence.table, sequence.length)
+            self._count_found(sequence, sequence.computed)
         return sequence
 
     def _check(self, request: Submit) -> None:

@@ -6,6 +6,7 @@ from array import array
 
 import numpy as np
 
+from oi.runtime.copies import Copy
 from oi.runtime.kv import PageTable
 from oi.runtime.messages import FinishReason, Submit
 from oi.runtime.sampling import GREEDY_BELOW, logit_edits
@@ -47,6 +48,7 @@ class Sequence:
         "logprobs",
         "prompt_computed",
         "prompt_len",
+        "restore",
         "row",
         "stop",
         "table",
@@ -76,6 +78,8 @@ class Sequence:
         """The most prompt tokens that were ever found or computed."""
         self.last_step = -1
         """Steps that were started before the last one with edits or a chunk of it."""
+        self.restore: Copy | None = None
+        """What brings more of it from the host: until that has landed it sits out."""
         self.ended = False
         """Finished or aborted: what steps in flight draw for it is dropped."""
 

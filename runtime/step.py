@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +9,13 @@ import numpy as np
 from oi.runtime.artifact import Artifact, check_fits, open_artifact
 from oi.runtime.batch import Batch
 from oi.runtime.checkpoint import Checkpoint, read_config
+from oi.runtime.copies import Copies
 from oi.runtime.device.base import Device
 from oi.runtime.device.cpu import CpuDevice
+from oi.runtime.device.cpu_copies import CpuCopies
 from oi.runtime.engine_settings import EngineSettings
-from oi.runtime.geometry import Geometry, capacity, plan
+from oi.runtime.geometry import Geometry, capacity, host_slots, plan
+from oi.runtime.memory import available
 from oi.runtime.runner import Runner, StepResult
 
 __all__ = ["StepRunner", "open_cpu_runner", "open_runner"]
@@ -26,6 +28,7 @@ class StepRunner:
     """Runs the artifact's programs on a device that computes while it is called. Not to be shared between threads."""
 
     overlaps = False
+    copies: Copies | None = None
 
     def __init__(self, device: Device, geometry: Geometry) -> None:
         self.device = device
@@ -102,14 +105,11 @@ def open_runner(settings: EngineSettings) -> Runner:
 
 def open_cpu_runner(artifact: Artifact, folder: Path, settings: EngineSettings) -> StepRunner:
     """Map the weights, allocate the rest. Raises DeviceError, ArtifactError, CheckpointError."""
-    geometry = plan(artifact, settings, int(_available_memory() * _KV_SHARE))
+    geometry = plan(artifact, settings, int(available() * _KV_SHARE))
     device = CpuDevice(artifact, Checkpoint(folder), capacity(geometry), settings.threads)
-    return StepRunner(device, geometry)
-
-
-def _available_memory() -> int:
-    """Bytes that can be allocated without swapping, the page cache's counted in."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) << 10
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    runner = StepRunner(device, geometry)
+    if settings.host_kv_bytes is not None:
+        page_bytes = artifact.manifest.kv.page_bytes
+        pages = device.state("kv").view(np.uint8).reshape(-1, page_bytes)
+        runner.copies = CpuCopies(pages, host_slots(settings.host_kv_bytes, page_bytes))
+    return runner

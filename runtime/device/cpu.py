@@ -102,6 +102,10 @@ class CpuDevice:
         shape = io_shape(self._io[name].shape, dims)
         return self._named[name][: int(np.prod(shape))].reshape(shape)
 
+    def state(self, name: str) -> NDArray[Any]:
+        """All of what the programs keep from one run to the next under this name, flat."""
+        return self._named[name]
+
     def _check_capacity(self, dims: Mapping[str, int]) -> None:
         for dim, size in dims.items():
             if size > self._capacity[dim]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from copy import deepcopy
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from oi.runtime.geometry import Geometry
 from oi.runtime.messages import SamplingParams
 from oi.runtime.runner import StepResult
 from oi.runtime.sampling import LogitEdits, uniform
+from tests.runtime.fake_copies import FakeCopies
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
@@ -86,19 +88,28 @@ class FakeRunner:
     does to the batch meanwhile, or takes for granted before, shows.
     """
 
-    def __init__(self, geometry: Geometry, overlaps: bool = False) -> None:
+    def __init__(self, geometry: Geometry, overlaps: bool = False, copies: FakeCopies | None = None) -> None:
         self.geometry = geometry
         self.overlaps = overlaps
+        self.copies = copies
         self.most_in_flight = 0
-        self._memory = np.full(geometry.pages * geometry.page_size, 0xDEAD, np.uint64)
+        self.started = self.computed = 0
+        """Steps."""
+        self.memory = np.full(geometry.pages * geometry.page_size, 0xDEAD, np.uint64)
         self._in_flight: deque[tuple[object, Batch]] = deque()
+        self._held: deque[list[Any]] = deque()
+        """Of each step in flight, the copies that it must come after."""
         self._drawn = np.empty(0, np.int32)
         """By the step computed last."""
+        if copies is not None:
+            copies.attach(self)
 
     def start(self, batch: Batch) -> object:
         self._check(batch)
         handle = object()
         self._in_flight.append((handle, deepcopy(batch)))
+        self._held.append([] if self.copies is None else self.copies.take_held())
+        self.started += 1
         _scribble(batch)
         self.most_in_flight = max(self.most_in_flight, len(self._in_flight))
         assert len(self._in_flight) <= 1 + self.overlaps
@@ -107,7 +118,16 @@ class FakeRunner:
     def finish(self, handle: object) -> StepResult:
         started, batch = self._in_flight.popleft()
         assert handle is started, "finished out of order"
-        return self._run(batch)
+        held = self._held.popleft()
+        if self.copies is None:
+            return self._run(batch)
+        self.copies.poke()
+        for copy in held:
+            self.copies.finish(copy)
+        result = self._run(batch)
+        self.computed += 1
+        self.copies.poke()
+        return result
 
     def _run(self, batch: Batch) -> StepResult:
         pending = batch.tokens < 0
@@ -115,7 +135,7 @@ class FakeRunner:
         for s in range(len(batch.query_starts)):
             self._compute(batch, s)
         owners = np.searchsorted(batch.query_starts, batch.rows, side="right") - 1
-        last = [self._memory[batch.slots[row]] for row in batch.rows]
+        last = [self.memory[batch.slots[row]] for row in batch.rows]
         drawn = [_draw(int(kv), self.geometry.vocab_size, _draw_inputs(batch.sampling, r)) for r, kv in enumerate(last)]
         assert len(set(owners.tolist())) == len(owners)
         tokens = self._drawn = np.array(drawn, np.int32)
@@ -133,7 +153,7 @@ class FakeRunner:
             positions = np.arange(position)
             slots = batch.page_table[s, positions // page_size] * page_size + positions % page_size
             assert batch.slots[row] == batch.page_table[s, position // page_size] * page_size + position % page_size
-            self._memory[batch.slots[row]] = _kv(int(batch.tokens[row]), self._memory[slots])
+            self.memory[batch.slots[row]] = _kv(int(batch.tokens[row]), self.memory[slots])
 
     def _check(self, batch: Batch) -> None:
         """Shapes, dtypes and limits as docs/architecture.md gives them."""

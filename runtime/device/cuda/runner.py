@@ -20,15 +20,17 @@ from oi.runtime.artifact import Artifact
 from oi.runtime.checkpoint import Checkpoint
 from oi.runtime.cuda_library import Buckets, CudaLibrary
 from oi.runtime.device.cuda.bind import Addresses, Binder
+from oi.runtime.device.cuda.copies import CudaCopies, Steps
 from oi.runtime.device.cuda.driver import Driver, load_bindings
 from oi.runtime.device.cuda.graphs import Capture, Kernels, Ladder, Rung, sizes_up_to
+from oi.runtime.device.cuda.host_pool import HostPool
 from oi.runtime.device.cuda.inputs import NO_INPUTS, InputBlock, Layout
 from oi.runtime.device.cuda.memory import Work, left_for_pages, work_sizes
 from oi.runtime.device.cuda.steps import CudaRunner, Edits, Graphs, Output, Outputs
 from oi.runtime.device.cuda.weights import Upload, plan_pieces
 from oi.runtime.engine_settings import EngineSettings
 from oi.runtime.errors import ArtifactError, DeviceError
-from oi.runtime.geometry import Geometry, capacity, plan
+from oi.runtime.geometry import Geometry, capacity, host_slots, plan
 from oi.runtime.manifest import Manifest
 
 __all__ = ["open_cuda_runner", "open_on"]
@@ -86,7 +88,12 @@ def _open(bindings: Any, artifact: Artifact, folder: Path, settings: EngineSetti
     driver.call("cuCtxSynchronize")
     clock.lap("rest of weights")
     edits = Edits(driver, manifest.limits.max_edits, work.group("edit:"))
-    return CudaRunner(driver, stream, geometry, graphs, block, work["inputs"], edits, _outputs(manifest, at), rows)
+    runner = CudaRunner(driver, stream, geometry, graphs, block, work["inputs"], edits, _outputs(manifest, at), rows)
+    if settings.host_kv_bytes is not None:
+        page_bytes = manifest.kv.page_bytes
+        pool = HostPool(driver, host_slots(settings.host_kv_bytes, page_bytes), page_bytes)
+        runner.copies = CudaCopies(driver, Steps(stream, runner.done_but), kv, pool)
+    return runner
 
 
 class _Clock:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oi.runtime.batch import Batch, SampleInputs
+from oi.runtime.copies import Copies
 from oi.runtime.device.cuda.driver import Driver, Pinned
 from oi.runtime.device.cuda.graphs import Ladder, Rung
 from oi.runtime.device.cuda.inputs import InputBlock, fill_sample, fill_step
@@ -110,6 +111,7 @@ class CudaRunner:
     """See runner.Runner. Not to be shared between threads."""
 
     overlaps = True
+    copies: Copies | None = None
 
     def __init__(
         self,
@@ -166,6 +168,11 @@ class CudaRunner:
             return StepResult(tokens)
         chosen, top_tokens, top = (results[name].take(rows) for name in _LOG_PROBS)
         return StepResult(tokens, chosen[:, 0].view(np.float32), top_tokens, top.view(np.float32))
+
+    def done_but(self, last: int) -> Any | None:
+        """The event after which all steps are done but the `last` that were started last; None where they are."""
+        step = self._started - 1 - last
+        return self._ring[step % _RING].event if step >= 0 and last < _RING else None  # its slot was waited for
 
     def logits(self, rows: int) -> NDArray[np.float32]:
         """f32[rows, V] of the step finished last; no other may have been started since. For tests and benches."""

@@ -44,6 +44,8 @@ from oi.runtime.manifest import (
 from tests.runtime.device.fake_cuda import FakeCuda
 
 PAGE, VOCAB, TOP, PRIME = 4, 3, 20, 251
+PAGE_BYTES = 2 * 2 * PAGE
+"""The second half, where V would be, is not used."""
 LIMITS = Limits(max_tokens=16, max_sequences=4, max_edits=8)
 BUCKETS = Buckets(decode_rows=[1, 2, 4], tokens=[4, 16], rows=[1, 4])
 
@@ -82,7 +84,8 @@ def _write(tokens: int, positions: int, slots: int, table: int, kv: int, sampled
         if to[t] >= 0:
             # weights[i] is i + 1: the position's factor
             factor = int(_u16(_pointer(table), at[t] + 1)[at[t]])
-            _u16(_pointer(kv) + 2 * int(to[t]), 1)[0] = int(token) * factor % PRIME
+            page, offset = divmod(int(to[t]), PAGE)
+            _u16(_pointer(kv) + PAGE_BYTES * page + 2 * offset, 1)[0] = int(token) * factor % PRIME
 
 
 def _attend(starts: int, lens: int, contexts: int, table: int, kv: int, widths: int, out: int, S: int) -> None:
@@ -93,7 +96,7 @@ def _attend(starts: int, lens: int, contexts: int, table: int, kv: int, widths: 
         if not length:
             continue
         pages = _i32(_pointer(table) + 4 * s * width, -(-context // PAGE))
-        values = np.concatenate([_u16(_pointer(kv) + 2 * PAGE * int(page), PAGE) for page in pages])[:context]
+        values = np.concatenate([_u16(_pointer(kv) + PAGE_BYTES * int(page), PAGE) for page in pages])[:context]
         sums = np.cumsum(values.astype(int)) % PRIME
         _i32(_pointer(out), start + length)[start:] = sums[context - length :]
 

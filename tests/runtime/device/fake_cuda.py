@@ -11,7 +11,8 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -70,6 +71,14 @@ class Stream:
 class Event:
     stream: Stream | None = None
     records = 0
+    """In queues."""
+    last: Record | None = None
+
+
+class Record:
+    """What a stream that waits for an event waits for: the event's last record when it was told to."""
+
+    passed = False
 
 
 class Launch(SimpleNamespace):
@@ -98,7 +107,7 @@ class FakeCuda:
         self.pinned: dict[int, Any] = {}
         self.calls: Counter[str] = Counter()
         self.fail_next: dict[str, Status] = {}
-        self._streams: list[Stream] = []
+        self.streams: list[Stream] = []
         self._lock = threading.RLock()
 
     def __getattribute__(self, name: str) -> Any:
@@ -120,6 +129,12 @@ class FakeCuda:
     @staticmethod
     def CUlaunchAttribute() -> Any:
         return SimpleNamespace(id=None, value=SimpleNamespace())
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Other threads' calls wait."""
+        with self._lock:
+            yield
 
     # the GPU
 
@@ -158,6 +173,9 @@ class FakeCuda:
         self.pinned[ctypes.addressof(memory)] = memory
         return ctypes.addressof(memory)
 
+    def cuMemHostRegister(self, address: int, size: int, flags: int) -> None:
+        self.pinned[address] = (ctypes.c_uint8 * size).from_address(address)
+
     def cuMemFreeHost(self, address: int) -> None:
         del self.pinned[address]
 
@@ -191,18 +209,18 @@ class FakeCuda:
     # order
 
     def cuStreamCreate(self, flags: Any) -> Stream:
-        self._streams.append(Stream())
-        return self._streams[-1]
+        self.streams.append(Stream())
+        return self.streams[-1]
 
     def cuStreamDestroy(self, stream: Stream) -> None:
         assert not stream.queue
-        self._streams.remove(stream)
+        self.streams.remove(stream)
 
     def cuStreamSynchronize(self, stream: Stream) -> None:
         stream.run()
 
     def cuCtxSynchronize(self) -> None:
-        for stream in self._streams:
+        for stream in self.streams:
             stream.run()
 
     def cuEventCreate(self, flags: Any) -> Event:
@@ -213,11 +231,27 @@ class FakeCuda:
     def cuEventRecord(self, event: Event, stream: Stream) -> None:
         event.stream = stream
         event.records += 1
+        event.last = record = Record()
 
         def passed() -> None:
             event.records -= 1
+            record.passed = True
 
         stream.queue.append((event, passed))
+
+    def cuStreamWaitEvent(self, stream: Stream, event: Event, flags: int) -> None:
+        ahead, record = event.stream, event.last
+
+        def wait() -> None:
+            while record is not None and not record.passed:
+                assert ahead is not None
+                ahead.run(event)
+
+        stream.queue.append((None, wait))
+
+    def cuEventElapsedTime(self, begin: Event, end: Event) -> float:
+        assert begin.records == end.records == 0
+        return 2.0
 
     def cuEventSynchronize(self, event: Event) -> None:
         while event.records:
