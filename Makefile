@@ -27,15 +27,15 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/serve.done: setup.py | $(BIN)/python
-	$(PIP) -e '.[compile]'
+	$(PIP) -e '.[compile,cuda]'
 	touch $@
 
 $(VENV)/test.done: setup.py | $(BIN)/python
-	$(PIP) -e '.[compile,test]'
+	$(PIP) -e '.[compile,cuda,test]'
 	touch $@
 
 $(VENV)/bench.done: setup.py | $(BIN)/python
-	$(PIP) -e '.[compile,bench]'
+	$(PIP) -e '.[compile,cuda,bench]'
 	touch $@
 
 clean:

@@ -22,6 +22,7 @@ PACKAGES = {
 
 SERVE = [
     "aiohttp==3.14.5",
+    "fastokens==0.3.5",
     "jinja2==3.1.6",
     "msgspec==0.22.0",
     "numpy==2.4.6",
@@ -56,7 +57,7 @@ setup(
     python_requires=">=3.11",
     packages=list(PACKAGES),
     package_dir=PACKAGES,
-    package_data={"oi.models": ["tiny/*"], "oi.codegen.cuda.tuning": ["*.json"]},
+    package_data={"oi.models": ["tiny/*"], "oi.codegen.cuda.tuning": ["*.json"], "oi.runtime.http": ["status.html"]},
     install_requires=SERVE,
     extras_require={"compile": COMPILE, "cuda": CUDA, "hub": HUB, "test": TEST, "bench": BENCH},
     entry_points={
