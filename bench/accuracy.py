@@ -2,8 +2,8 @@
 
     python -m bench.accuracy CHECKPOINT --artifact DIR [--long 16500] [--json bench/results/h100/accuracy.json]
 
-Teacher-forced on random tokens, in every way the engine computes: one sequence whole; decode steps at each bucket's
-size and one beyond (padded); chunks mixed with decode rows; a prefix computed by another sequence; a context past
+Teacher-forced on random tokens, in every way the engine computes: one sequence whole; a prefix computed by another
+sequence; chunks mixed with decode rows; decode steps at each bucket's size and one beyond (padded); a context past
 16 k. All of it twice: two runs must agree bit for bit. Fails where our error is more than 1.25 × Hugging Face's bf16's.
 
     error     |log p(v) - log p_f32(v)| over the vocabulary at every compared position: mean and 99th percentile
@@ -15,10 +15,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -35,109 +37,99 @@ from oi.runtime.engine_settings import EngineSettings
 from oi.runtime.step import open_runner
 
 ALLOWED = 1.25
-COMPARED = 400
-"""Positions of a scenario, drawn at random where there are more."""
+"""Times Hugging Face's bf16 error that ours may be."""
 SHORT = 256
-"""Sequences that the decode buckets draw from."""
+"""Sequences that the decode buckets draw from; of few lengths, so that Hugging Face computes many at once."""
+KEPT = 24
+"""Rows of a step that are compared, drawn at random; all are part of the comparison of two runs."""
 
-Found = dict[tuple[int, int], list[torch.Tensor]]
-"""(sequence's number, position) → logits f32 [V] on the host, one for each time they were computed."""
+Key = tuple[int, int]
+"""A prompt's number and a position."""
+Prompts = list[NDArray[np.int32]]
 
 
 class Ours:
-    """Runs parts of sequences on a runner and keeps the logits of every row."""
+    """Runs parts of sequences on a runner, and keeps some rows' logits."""
 
     def __init__(self, runner: Any) -> None:
         self.runner = runner
         self.page_size = runner.geometry.page_size
         self.pages = Pages(runner.geometry.pages, self.page_size)
-        self.found: Found = {}
-        self.numbers: dict[int, int] = {}
+        self.kept: list[tuple[Key, NDArray[np.float32]]] = []
+        self.checksums: list[int] = []
+        self._numbers: dict[int, int] = {}
+        self._rng = np.random.default_rng(0)
 
-    def begin(self, number: int, tokens: NDArray[np.int32], shared: Sequence[int] = ()) -> Tokens:
-        sequence = self.pages.sequence(tokens, shared)
-        self.numbers[id(sequence)] = number
+    def begin(self, prompts: Prompts, number: int, shared: list[int] | None = None) -> Tokens:
+        sequence = self.pages.sequence(prompts[number], shared or [])
+        self._numbers[id(sequence)] = number
         return sequence
 
     def step(self, parts: list[Part]) -> None:
         batch, asked = make_batch(parts, self.page_size)
         self.runner.finish(self.runner.start(batch))
-        if asked:
-            logits = torch.from_numpy(np.array(self.runner.logits(len(asked))))
-            for row, (sequence, position) in zip(logits, asked, strict=True):
-                self.found.setdefault((self.numbers[id(sequence)], position), []).append(row)
+        if not asked:
+            return
+        logits = self.runner.logits(len(asked))
+        self.checksums.append(zlib.crc32(logits))
+        for row in sorted(self._rng.permutation(len(asked))[:KEPT].tolist()):
+            sequence, position = asked[row]
+            self.kept.append(((self._numbers[id(sequence)], position), logits[row].copy()))
 
-    def chunks(self, sequence: Tokens, upto: int, size: int, wanted: frozenset[int] = frozenset()) -> None:
+    def compute(self, sequence: Tokens, upto: int) -> None:
+        """In chunks as large as they may be; no logits."""
         while sequence.computed < upto:
-            self.step([Part(sequence, min(size, upto - sequence.computed), wanted)])
+            count = min(self.runner.geometry.max_step_tokens, upto - sequence.computed)
+            self.step([Part(sequence, count, frozenset())])
 
 
 def watched(length: int, every: int = 16) -> frozenset[int]:
     return frozenset([*range(every - 1, length, every), *range(length - 4, length)])
 
 
-def run_ours(
-    ours: Ours, prompts: list[NDArray[np.int32]], buckets: Iterable[int], most: int
-) -> dict[str, set[tuple[int, int]]]:
-    """Every scenario; returns which logits each of them compared. Prompts: SHORT short ones, three, the long one."""
-    seen: dict[str, set[tuple[int, int]]] = {}
+def whole_and_shared(ours: Ours, prompts: Prompts) -> None:
+    """One sequence at once; then another that finds half of its pages computed."""
+    first = ours.begin(prompts, SHORT)
+    ours.step([Part(first, len(first), watched(len(first)))])
+    half = (len(first) - 1) // ours.page_size // 2
+    second = ours.begin(prompts, SHORT, first.pages[:half])
+    ours.step([Part(second, len(second) - second.computed, watched(len(second)))])
 
-    def done(name: str) -> None:
-        seen[name] = {key for key, rows in ours.found.items() if len(rows) > counts.get(key, 0)}
 
-    def count() -> dict[tuple[int, int], int]:
-        return {key: len(rows) for key, rows in ours.found.items()}
-
-    a, b, c = SHORT, SHORT + 1, SHORT + 2
-    counts = count()
-    whole = ours.begin(a, prompts[a])
-    ours.step([Part(whole, len(whole), watched(len(whole)))])
-    done("whole")
-
-    counts = count()
-    shared = ours.begin(a, prompts[a], whole.pages[: (len(whole) - 1) // ours.page_size // 2])
-    ours.step([Part(shared, len(shared) - shared.computed, watched(len(shared)))])
-    done("cached prefix")
-
-    counts = count()
-    first, second, third = (ours.begin(n, prompts[n]) for n in (a, b, c))
+def mixed(ours: Ours, prompts: Prompts) -> None:
+    """Three sequences in random chunks; one of them decodes once it is under way."""
+    sequences = [ours.begin(prompts, SHORT + i) for i in range(3)]
     rng = np.random.default_rng(0)
-    while any(s.computed < len(s) for s in (first, second, third)):
+    while any(s.computed < len(s) for s in sequences):
         parts = []
-        for sequence, usual in ((first, 97), (second, 1), (third, 33)):
-            left = len(sequence) - sequence.computed
-            size = min(
-                left, usual if sequence is second and sequence.computed > 64 else int(rng.integers(1, 2 * usual + 40))
-            )
-            if size:
+        for i, (sequence, most) in enumerate(zip(sequences, (230, 40, 100), strict=True)):
+            size = 1 if i == 1 and sequence.computed > 64 else int(rng.integers(1, most))
+            if size := min(size, len(sequence) - sequence.computed):
                 parts.append(Part(sequence, size, watched(len(sequence))))
         ours.step(parts)
-    done("mixed, chunked")
 
-    counts = count()
-    for bucket in buckets:
-        for batch in (bucket, bucket + 1):
-            if batch > most:
-                continue
-            sequences = [ours.begin(n, prompts[n]) for n in range(batch)]
-            for start in range(0, batch, 64):
-                ours.step([Part(s, len(s) - 2, frozenset()) for s in sequences[start : start + 64]])
-            for _ in range(2):
-                ours.step([Part(s, 1) for s in sequences])
-            for sequence in sequences:
-                ours.pages.give_back(sequence)
-    done("decode, every bucket and one more")
 
-    if len(prompts) > SHORT + 3:
-        counts = count()
-        last = SHORT + 3
-        long = ours.begin(last, prompts[last])
-        ours.chunks(long, len(long) - 20, ours.runner.geometry.max_step_tokens)
-        ours.step([Part(long, 16, frozenset(range(len(long) - 20, len(long))))])
-        for _ in range(4):
-            ours.step([Part(long, 1)])
-        done(f"context of {len(long)}")
-    return seen
+def decode_buckets(ours: Ours, prompts: Prompts, buckets: Iterable[int]) -> None:
+    """Two decode steps of each bucket's size, and of one sequence more: the next bucket, padded."""
+    for batch in sorted({size for bucket in buckets for size in (bucket, bucket + 1)}):
+        if batch > min(SHORT, ours.runner.geometry.max_num_seqs):
+            continue
+        sequences = [ours.begin(prompts, n) for n in range(batch)]
+        for start in range(0, batch, 64):
+            ours.step([Part(s, len(s) - 2, frozenset()) for s in sequences[start : start + 64]])
+        for _ in range(2):
+            ours.step([Part(s, 1) for s in sequences])
+        for sequence in sequences:
+            ours.pages.give_back(sequence)
+
+
+def long_context(ours: Ours, prompts: Prompts) -> None:
+    """Chunks, a short last one, then decode steps."""
+    sequence = ours.begin(prompts, SHORT + 3)
+    ours.compute(sequence, len(sequence) - 20)
+    ours.step([Part(sequence, 16, watched(len(sequence), 1))])
+    for _ in range(4):
+        ours.step([Part(sequence, 1)])
 
 
 class Teacher:
@@ -146,9 +138,11 @@ class Teacher:
     def __init__(self, folder: Path) -> None:
         config = Qwen3Config.from_pretrained(folder)
         config._attn_implementation = "sdpa"
-        torch.set_default_dtype(torch.float32)
-        with torch.device("cuda"):
+        with torch.device("meta"):
             self.model = Qwen3ForCausalLM(config).eval()
+        self.model.to_empty(device="cuda")
+        self.model.model.rotary_emb = type(self.model.model.rotary_emb)(config).cuda()
+        self.model.float()
         for file in sorted(folder.glob("*.safetensors")):
             self.model.load_state_dict(load_file(file, device="cuda"), strict=False)
         if config.tie_word_embeddings:
@@ -156,94 +150,82 @@ class Teacher:
 
     def round(self) -> None:
         """To bf16, as `from_pretrained(dtype=bfloat16)` would: the rotary frequencies stay float32."""
-        frequencies = self.model.model.rotary_emb.inv_freq.clone()
+        rotary = self.model.model.rotary_emb
+        self.model.model.rotary_emb = None
         self.model.to(torch.bfloat16)
-        self.model.model.rotary_emb.inv_freq = frequencies
+        self.model.model.rotary_emb = rotary
 
     @torch.inference_mode()
-    def log_probs(self, tokens: NDArray[np.int32], positions: list[int]) -> torch.Tensor:
-        """f32 [positions, V] on the host."""
-        hidden = self.model.model(
-            torch.from_numpy(tokens.astype(np.int64)).cuda()[None], use_cache=False
-        ).last_hidden_state
-        return torch.log_softmax(self.model.lm_head(hidden[0, positions]).float(), -1).cpu()
+    def log_probs(self, prompts: Prompts, keys: set[Key]) -> dict[Key, torch.Tensor]:
+        """f32 [V] on the GPU for each key. Prompts of one length are computed together."""
+        found: dict[Key, torch.Tensor] = {}
+        numbers = sorted({number for number, _ in keys})
+        for length in sorted({len(prompts[n]) for n in numbers}):
+            alike = [n for n in numbers if len(prompts[n]) == length]
+            tokens = torch.from_numpy(np.stack([prompts[n] for n in alike]).astype(np.int64)).cuda()
+            hidden = self.model.model(tokens, use_cache=False).last_hidden_state
+            for number, position in sorted(k for k in keys if k[0] in alike):
+                logits = self.model.lm_head(hidden[alike.index(number), position])
+                found[number, position] = torch.log_softmax(logits.float(), -1)
+        return found
 
 
-def compare(name: str, exact: torch.Tensor, found: torch.Tensor) -> dict[str, Any]:
+def compare(exact: torch.Tensor, found: torch.Tensor) -> dict[str, float]:
     """Both are log-probabilities [n, V]."""
-    means, tails, regrets, same = [], [], [], 0
-    for e, f in zip(exact.split(16), found.split(16), strict=True):
-        e, f = e.cuda(), f.cuda()
-        error = (e - f).abs()
-        means.append(error.mean(-1))
-        tails.append(torch.stack([row.kthvalue(int(0.99 * row.numel())).values for row in error]))
-        best = f.argmax(-1)
-        regret = e.max(-1).values - e.gather(-1, best[:, None])[:, 0]
-        regrets.append(regret)
-        same += int((regret == 0).sum())
-    regret = torch.cat(regrets)
+    error = torch.cat([(e - f).abs().sort(-1).values for e, f in zip(exact.split(32), found.split(32), strict=True)])
+    best = found.argmax(-1, keepdim=True)
+    regret = exact.max(-1).values - exact.gather(-1, best)[:, 0]
     return {
-        "name": name,
-        "positions": len(exact),
-        "mean": float(torch.cat(means).mean()),
-        "p99": float(torch.cat(tails).mean()),
+        "mean": float(error.mean()),
+        "p99": float(error[:, int(0.99 * error.shape[1])].mean()),
         "regret_mean": float(regret.mean()),
         "regret_max": float(regret.max()),
-        "same_argmax": same / len(exact),
+        "same_argmax": float((regret == 0).float().mean()),
     }
 
 
-def measure(folder: Path, artifact: Path, long: int) -> list[dict[str, Any]]:
-    """One row a scenario: ours and Hugging Face's bf16 against Hugging Face's float32."""
+def measure(folder: Path, artifact: Path, long: int) -> dict[str, Any]:
+    """Ours and Hugging Face's bf16 against Hugging Face's float32, by scenario; and whether two runs are the same."""
     opened = open_artifact(artifact)
-    buckets = json_library(artifact).buckets
-    runner = open_runner(EngineSettings(str(artifact), str(folder), kv_bytes=_kv_bytes(opened.manifest.kv, long)))
+    kv = opened.manifest.kv
+    tokens = 2 * long + 2 * SHORT * 64 + 8192
+    runner: Any = open_runner(
+        EngineSettings(str(artifact), str(folder), kv_bytes=tokens // kv.page_size * kv.page_bytes)
+    )
+    library = msgspec.json.decode(opened.path(opened.manifest.library).read_bytes(), type=CudaLibrary)
     rng = np.random.default_rng()
-    vocabulary = runner.geometry.vocab_size
-    lengths = [*rng.integers(8, 60, size=SHORT).tolist(), 700, 333, 90, *([long] if long else [])]
-    prompts = [rng.integers(vocabulary, size=n, dtype=np.int32) for n in lengths]
-    runs = []
-    for _ in range(2):
-        ours = Ours(runner)
-        seen = run_ours(ours, prompts, buckets.decode_rows, runner.geometry.max_num_seqs)
-        runs.append(ours.found)
-    identical = all(torch.equal(x, y) for key in runs[0] for x, y in zip(runs[0][key], runs[1][key], strict=True))
-    del runner
-    wanted: dict[int, list[int]] = {}
-    for number, position in sorted(runs[0]):
-        wanted.setdefault(number, []).append(position)
+    lengths = [*np.repeat(rng.integers(8, 60, size=4), SHORT // 4).tolist(), 700, 333, 90, *([long] if long else [])]
+    prompts = [rng.integers(runner.geometry.vocab_size, size=n, dtype=np.int32) for n in lengths]
+    rng.shuffle(prompts[:SHORT])
+    runs = [_scenarios(runner, prompts, library.buckets.decode_rows, long) for _ in range(2)]
+    identical = all(a.checksums == b.checksums for a, b in zip(*(run.values() for run in runs), strict=True))
+    kept = {name: ours.kept for name, ours in runs[0].items()}
+    del runner, runs
+    keys = {key for rows in kept.values() for key, _ in rows}
     teacher = Teacher(folder)
-    exact = {n: teacher.log_probs(prompts[n], positions) for n, positions in wanted.items()}
+    exact = teacher.log_probs(prompts, keys)
     teacher.round()
-    rounded = {n: teacher.log_probs(prompts[n], positions) for n, positions in wanted.items()}
-    del teacher
-    torch.cuda.empty_cache()
-    rows = []
-    for name, keys in seen.items():
-        computed = [(key, row) for key in sorted(keys) for row in runs[0][key]]
-        most = np.random.default_rng(0).permutation(len(computed))[:COMPARED].tolist()
-        truth, theirs, mine = [], [], []
-        for (number, position), logits in (computed[i] for i in most):
-            at = wanted[number].index(position)
-            truth.append(exact[number][at])
-            theirs.append(rounded[number][at])
-            mine.append(torch.log_softmax(logits.cuda(), -1).cpu())
-        pick = [torch.stack(values) for values in (truth, theirs, mine)]
-        ours_row = compare(name, pick[0], pick[2])
-        yardstick = compare(name, pick[0], pick[1])
-        rows.append({"scenario": name, "ours": ours_row, "hf_bf16": yardstick, "bit_identical": identical})
-    return rows
+    rounded = teacher.log_probs(prompts, keys)
+    scenarios = []
+    for name, rows in kept.items():
+        truth = torch.stack([exact[key] for key, _ in rows])
+        theirs = torch.stack([rounded[key] for key, _ in rows])
+        mine = torch.log_softmax(torch.stack([torch.from_numpy(logits) for _, logits in rows]).cuda(), -1)
+        positions = {"scenario": name, "positions": len(rows)}
+        scenarios.append({**positions, "ours": compare(truth, mine), "hf_bf16": compare(truth, theirs)})
+    return {"bit_identical": identical, "scenarios": scenarios}
 
 
-def json_library(artifact: Path) -> CudaLibrary:
-    import msgspec
-
-    opened = open_artifact(artifact)
-    return msgspec.json.decode(opened.path(opened.manifest.library).read_bytes(), type=CudaLibrary)
-
-
-def _kv_bytes(kv: Any, long: int) -> int:
-    return (2 * long + 257 * 64 * 2 + 8192) // kv.page_size * kv.page_bytes
+def _scenarios(runner: Any, prompts: Prompts, buckets: list[int], long: int) -> dict[str, Ours]:
+    runs = {
+        name: Ours(runner) for name in ("whole, cached prefix", "mixed, chunked", "decode, every bucket and one more")
+    }
+    whole_and_shared(runs["whole, cached prefix"], prompts)
+    mixed(runs["mixed, chunked"], prompts)
+    decode_buckets(runs["decode, every bucket and one more"], prompts, buckets)
+    if long:
+        long_context(runs.setdefault(f"context of {long}", Ours(runner)), prompts)
+    return runs
 
 
 def main() -> None:
@@ -251,31 +233,30 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--artifact", type=Path, required=True)
     parser.add_argument("--long", type=int, default=0, help="length of a long context (default: none)")
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--json", type=Path, help="write the figures here, beside those of other checkpoints")
     args = parser.parse_args()
-    rows = measure(args.checkpoint, args.artifact, args.long)
+    result = measure(args.checkpoint, args.artifact, args.long)
     table = Table(
         "scenario", "positions", "mean", "HF bf16", "p99", "HF bf16", "regret", "HF bf16", "argmax", "HF bf16"
     )
     failed = []
-    for row in rows:
+    for row in result["scenarios"]:
         a, b = row["ours"], row["hf_bf16"]
         table.add_row(
             row["scenario"],
-            str(a["positions"]),
+            str(row["positions"]),
             *(f"{side[key]:.2e}" for key in ("mean", "p99", "regret_mean") for side in (a, b)),
             *(f"{side['same_argmax']:.1%}" for side in (a, b)),
         )
         if not (a["mean"] <= ALLOWED * b["mean"] and a["p99"] <= ALLOWED * b["p99"]):
             failed.append(row["scenario"])
     Console(width=140).print(table)
-    identical = all(row["bit_identical"] for row in rows)
-    print(f"two runs bit-identical: {identical}")
+    print(f"two runs bit-identical: {result['bit_identical']}")
     if args.json:
-        known = json.loads(args.json.read_text()) if args.json.exists() else {"models": {}}
-        models = {**known["models"], args.checkpoint.name: rows}
+        known = json.loads(args.json.read_text())["models"] if args.json.exists() else {}
+        models = {**known, args.checkpoint.name: result}
         args.json.write_text(json.dumps({**describe(), "models": models}, indent=1) + "\n")
-    if failed or not identical:
+    if failed or not result["bit_identical"]:
         sys.exit(f"failed: {failed or 'two runs differ'}")
 
 

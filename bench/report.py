@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench import step_report
 from bench.serve import peers as serve_peers
 from bench.serve import plots
 from bench.serve import report as serve_report
@@ -66,10 +67,16 @@ def _serve(folder: str) -> Callable[[dict[str, Any]], str]:
     return render
 
 
+def _step(result: dict[str, Any]) -> str:
+    plot = (RESULTS / "h100" / "step.svg").relative_to(ROOT)
+    return f"{step_report.section(result)}\n\n![steps beside their floors]({plot})"
+
+
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "peers": ("cpu/peers.json", peers),
     "startup": ("cpu/startup.json", startup),
     "prefix": ("cpu/prefix.json", prefix),
+    "step": ("h100/step.json", _step),
     "serve-cpu": ("cpu/serve.json", _serve("cpu")),
     "serve-h100": ("h100/serve.json", _serve("h100")),
 }
@@ -90,7 +97,8 @@ def _body(file: Path, render: Callable[[dict[str, Any]], str]) -> str:
         return ""
     result = json.loads(file.read_text())
     cpu, cores = result["machine"]["cpu"], result["machine"]["cores"]
-    device = f"{result['device']['gpu']}, " if "device" in result else ""
+    gpu = result.get("device", result["machine"]).get("gpu")
+    device = f"{gpu}, " if gpu else ""
     machine = f"<sub>{device}{cpu}, {cores} cores, commit {result['commit']}: `{result['command']}`</sub>"
     return f"{render(result)}\n\n{machine}\n"
 
@@ -106,6 +114,16 @@ def draw(*, check: bool) -> None:
             plots.draw(plot, *figures)
 
 
+def draw_steps(*, check: bool) -> None:
+    """As `draw`, of bench.step's results."""
+    for file in sorted(RESULTS.glob("*/step.json")):
+        result, plot = json.loads(file.read_text()), file.with_suffix(".svg")
+        if not step_report.is_drawn(plot, result):
+            if check:
+                sys.exit(f"{plot.relative_to(ROOT)} is not what bench/results/ says; run python -m bench.report")
+            step_report.draw(plot, result)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.report", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; fail where the README is out of date")
@@ -115,6 +133,7 @@ def main() -> None:
     if args.check and before != after:
         sys.exit("README.md is not what bench/results/ says; run python -m bench.report")
     draw(check=args.check)
+    draw_steps(check=args.check)
     README.write_text(after)
 
 
