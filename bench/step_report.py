@@ -47,6 +47,7 @@ def draw(file: Path, result: dict[str, Any]) -> None:
     mpl.use("svg")
     mpl.rcParams.update({"svg.hashsalt": "oi", "svg.fonttype": "none", "font.size": 9})
     from matplotlib import pyplot
+    from matplotlib.ticker import StrMethodFormatter
 
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3), layout="constrained", width_ratios=(2, 1))
     panels = (
@@ -58,6 +59,9 @@ def draw(file: Path, result: dict[str, Any]) -> None:
         axis.bar(places, [r["seconds"] * 1e3 for _, r in rows], color="#4878a8", label="measured")
         axis.bar(places, [r["floor"] * 1e3 for _, r in rows], color="#1f2d3d", width=0.4, label="floor")
         axis.set(title=title, yscale="log")
+        axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
+        axis.tick_params(axis="y", which="both", labelsize=7)
         axis.set_xticks(list(places), [name for name, _ in rows], fontsize=7)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_xlabel("sequences, tokens of context")
