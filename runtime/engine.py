@@ -10,7 +10,7 @@ are started after.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from time import perf_counter
 from typing import NamedTuple
 
@@ -39,8 +39,10 @@ class _Flight(NamedTuple):
 class Engine:
     """Turns submitted sequences into tokens, one step at a time. Not to be shared between threads."""
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Runner, clock: Callable[[], float] = perf_counter) -> None:
+        """`clock`: seconds from any moment on."""
         self._runner = runner
+        self._clock = clock
         self._page_size = runner.geometry.page_size
         self.exchange = None if runner.copies is None else Exchange(runner.copies)
         self.scheduler = Scheduler(runner.geometry, self.exchange.tier if self.exchange else None)
@@ -98,7 +100,7 @@ class Engine:
             return None
         handle, drawing, began = self._in_flight.popleft()
         tokens = self._take(drawing, self._runner.finish(handle))
-        now = perf_counter()
+        now = self._clock()
         self._step_seconds = now - max(began, self._finished)
         self._finished = now
         return StepDone(tokens, self.stats())
@@ -109,7 +111,7 @@ class Engine:
 
     def _start(self) -> bool:
         """Whether there was a step to start."""
-        began = perf_counter()
+        began = self._clock()
         if self.exchange is not None:
             self.exchange.take(self.scheduler)
         schedule = self.scheduler.schedule()

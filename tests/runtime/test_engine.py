@@ -11,7 +11,6 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 
-import oi.runtime.engine
 from oi.runtime.batch import Batch
 from oi.runtime.engine import Engine
 from oi.runtime.errors import RequestError
@@ -161,9 +160,7 @@ def test_a_failing_step_is_not_hidden(where: str, overlaps: bool, monkeypatch: p
         engine.step()
 
 
-def test_the_time_of_a_step_is_that_between_two_finishes_where_they_overlap(
-    overlaps: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_time_of_a_step_is_that_between_two_finishes_where_they_overlap(overlaps: bool) -> None:
     now = 0.0
 
     class Timed(FakeRunner):
@@ -177,8 +174,7 @@ def test_the_time_of_a_step_is_that_between_two_finishes_where_they_overlap(
             now += 10
             return super().finish(handle)
 
-    monkeypatch.setattr(oi.runtime.engine, "perf_counter", lambda: now)
-    engine = Engine(Timed(ROOMY, overlaps))
+    engine = Engine(Timed(ROOMY, overlaps), clock=lambda: now)
     engine.submit(Submit(1, [1], GREEDY, 4))
     seconds = []
     while engine.has_work:
