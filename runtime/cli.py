@@ -59,6 +59,7 @@ def _run(arguments: argparse.Namespace) -> int:
             max_model_len=arguments.max_model_len,
             max_num_seqs=arguments.max_num_seqs if arguments.http else 1,
             kv_bytes=None if arguments.kv_cache_mib is None else arguments.kv_cache_mib << 20,
+            host_kv_bytes=_host_kv_bytes(arguments),
         )
     )
     if bound is not None:
@@ -66,6 +67,15 @@ def _run(arguments: argparse.Namespace) -> int:
     from oi.runtime.terminal import run
 
     return run(child, checkpoint, arguments.prompt, arguments.max_tokens, arguments.temperature)
+
+
+def _host_kv_bytes(arguments: argparse.Namespace) -> int | None:
+    from oi.runtime.memory import GIB, available
+
+    if not arguments.kv_offload:
+        return None
+    given: int | None = arguments.kv_offload_host_gib
+    return min(16 * GIB, available() // 4) if given is None else given
 
 
 def _serve(arguments: argparse.Namespace, checkpoint: Path, child: EngineChild, bound: socket.socket) -> int:
@@ -123,6 +133,15 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="N",
         help="memory for the KV cache (default: a quarter of what is free)",
     )
+    model.add_argument(
+        "--kv-offload", action="store_true", help="keep in the machine's memory what the KV cache has no room for"
+    )
+    model.add_argument(
+        "--kv-offload-host-gib",
+        type=_gib,
+        metavar="N",
+        help="so much of it, with --kv-offload (default: a quarter of what is free, at most 16)",
+    )
     server = parser.add_argument_group("with --http")
     server.add_argument("--host", default="127.0.0.1")
     server.add_argument("--port", type=_port, default=8000, help="0 takes a free one (default: 8000)")
@@ -139,6 +158,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if [arguments.prompt is not None, arguments.http, arguments.chat].count(True) != 1:
         parser.error("give one of: a prompt, --chat, --http")
+    if arguments.kv_offload_host_gib is not None and not arguments.kv_offload:
+        parser.error("--kv-offload-host-gib is the size of a host tier; add --kv-offload to have one")
     return arguments
 
 
@@ -156,6 +177,21 @@ def _positive(text: str) -> int:
     if (value := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"{text} must be at least 1")
     return value
+
+
+def _gib(text: str) -> int:
+    """In bytes."""
+    from oi.runtime.memory import GIB, available
+
+    try:
+        size = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of GiB; give one like 16 or 0.5") from None
+    if not size > 0:
+        raise argparse.ArgumentTypeError(f"{text} must be more than 0; leave --kv-offload out to have no host tier")
+    if size * GIB > (there := available()):
+        raise argparse.ArgumentTypeError(f"{text} GiB are not to be had, {there / GIB:.1f} are; give less")
+    return int(size * GIB)
 
 
 def _port(text: str) -> int:

@@ -6,7 +6,7 @@ scraped; latencies are observed here, as clients see them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -112,26 +112,42 @@ class Metrics(Collector):
         yield self._gauge("oi:kv_cache_prefix_pages", "Free pages that hold a prefix.", s.pages_cached)
         host = _share(s.host_pages_used, s.host_pages_total)
         yield self._gauge("vllm:cpu_cache_usage_perc", "The host tier's pages in use; 1 is all.", host)
+        yield self._gauge("oi:host_pages", "Pages that the host tier has room for.", s.host_pages_total)
         queries = "Prompt tokens looked up, once a sequence."
         yield self._counter("vllm:prefix_cache_queries", queries, s.prefix_queries)
         yield self._counter("vllm:prefix_cache_hits", "Prompt tokens found, once a sequence.", s.prefix_hits)
         prompt = "Prompt tokens, computed or found."
-        yield self._counter("vllm:prompt_tokens", prompt, s.prompt_tokens + s.prefix_hits)
-        sources = {"local_compute": s.prompt_tokens, "local_cache_hit": s.prefix_hits}
+        yield self._counter("vllm:prompt_tokens", prompt, s.prompt_tokens + s.prefix_hits + s.host_hits)
+        sources = {
+            "local_compute": s.prompt_tokens,
+            "local_cache_hit": s.prefix_hits,
+            "external_kv_transfer": s.host_hits,
+        }
         yield self._counter("vllm:prompt_tokens_by_source", prompt, sources, "source")
         yield self._counter("vllm:generation_tokens", "Tokens generated.", s.generated_tokens)
         yield self._counter("vllm:num_preemptions", "Sequences put back to make room.", s.preemptions)
         yield self._counter("oi:steps", "Steps of the engine.", s.steps)
+        if s.host_pages_total:
+            yield from self._host(s)
+
+    def _host(self, s: Stats) -> Iterable[Metric]:
+        missed = "Prompt tokens that the device had not, looked up on the host."
+        yield self._counter("vllm:external_prefix_cache_queries", missed, s.prefix_queries - s.prefix_hits)
+        yield self._counter("vllm:external_prefix_cache_hits", "Prompt tokens found on the host.", s.host_hits)
+        copied = {"GPU_to_CPU": s.saved_bytes, "CPU_to_GPU": s.restored_bytes}
+        yield self._counter("vllm:kv_offload_total_bytes", "Pages copied, in bytes.", copied, "transfer_type")
+        seconds = {"GPU_to_CPU": s.save_seconds, "CPU_to_GPU": s.restore_seconds}
+        yield self._counter("vllm:kv_offload_total_time", "Of those copies, in seconds.", seconds, "transfer_type")
 
     def _gauge(self, name: str, help: str, value: float) -> Metric:
         family = GaugeMetricFamily(name, help, labels=list(self._labels))
         family.add_metric(list(self._labels.values()), value)
         return family
 
-    def _counter(self, name: str, help: str, value: float | dict[str, int], label: str | None = None) -> Metric:
+    def _counter(self, name: str, help: str, value: float | Mapping[str, float], label: str | None = None) -> Metric:
         """With `label`, `value` holds one count for each of its values."""
         family = CounterMetricFamily(name, help, labels=[*self._labels, *([label] if label else [])])
-        if isinstance(value, dict):
+        if isinstance(value, Mapping):
             for kind, count in value.items():
                 family.add_metric([*self._labels.values(), kind], count)
         else:

@@ -168,7 +168,8 @@ def _rate(tokens: int, seconds: float) -> float:
 
 def _hit_rate(before: Stats, now: Stats) -> float | None:
     queries = now.prefix_queries - before.prefix_queries
-    return (now.prefix_hits - before.prefix_hits) / queries if queries else None
+    hits = now.prefix_hits + now.host_hits - before.prefix_hits - before.host_hits
+    return hits / queries if queries else None
 
 
 def _quantiles(histogram: Histogram, since: list[int]) -> Quantiles:

@@ -7,6 +7,7 @@ import re
 import time
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -123,6 +124,32 @@ def test_steps_are_observed_once_each() -> None:
     assert found["oi:step_seconds_sum"].value == pytest.approx(0.008)
     assert found["vllm:kv_cache_usage_perc"].value == 0.5
     assert found["vllm:cache_config_info"].labels["block_size"] == "16"
+
+
+def test_both_tiers_are_told_by_the_names_that_vllm_has_for_them() -> None:
+    def samples() -> dict[tuple[str, str], float]:
+        families = text_string_to_metric_families(metrics.exposition().decode())
+        return {(s.name[5:], s.labels.get("transfer_type") or s.labels.get("source", "")): s.value
+                for family in families for s in family.samples if s.name.startswith("vllm:")}  # fmt: skip
+
+    metrics = Metrics("m")
+    stats = Stats(9, 1, 0, 5, 0, 10, 100, 30, 50, 7, 0, 0.004)
+    metrics.observe_stats(stats)
+    assert not [name for name, _ in samples() if "offload" in name or "external_prefix" in name]
+    metrics.observe_stats(
+        msgspec.structs.replace(
+            stats, host_pages_used=3, host_pages_total=4, host_hits=20, saved_bytes=1000, restored_bytes=600,
+            save_seconds=0.5, restore_seconds=0.25,
+        )
+    )  # fmt: skip
+    found = samples()
+    assert found["cpu_cache_usage_perc", ""] == 0.75
+    assert (found["external_prefix_cache_queries_total", ""], found["external_prefix_cache_hits_total", ""]) == (70, 20)
+    assert found["prompt_tokens_total", ""] == 100
+    assert found["prompt_tokens_by_source_total", "external_kv_transfer"] == 20
+    assert found["kv_offload_total_bytes_total", "GPU_to_CPU"] == 1000
+    assert found["kv_offload_total_bytes_total", "CPU_to_GPU"] == 600
+    assert found["kv_offload_total_time_total", "CPU_to_GPU"] == 0.25
 
 
 def test_the_history_is_of_the_last_minute() -> None:
