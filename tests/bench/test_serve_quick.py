@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
-from bench.serve.server import OwnServer
+from bench.serve import tables
+from bench.serve.server import OwnServer, Served
 
 _ROOT = Path(__file__).parents[2]
 
@@ -28,10 +30,11 @@ def _measure(folder: Path, *arguments: str) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_every_table_of_a_server_started_here(tmp_path: Path) -> None:
-    result = _measure(tmp_path, "--pool-tokens", "3000", "--", "--max-model-len", "300", "--kv-cache-mib", "8")
+    server = ["--max-model-len", "300", "--kv-cache-mib", "8", "--kv-offload", "--kv-offload-host-gib", "0.1"]
+    result = _measure(tmp_path, "--", *server)
     assert result["quick"]
     assert result["engine"] == "oi"
-    assert result["command"].endswith("--json serve.json --pool-tokens 3000 -- --max-model-len 300 --kv-cache-mib 8")
+    assert result["command"].endswith(f"--json serve.json -- {' '.join(server)}")
     start = result["start"]
     assert 0 < start["warm"]["ready_s"] < start["warm"]["first_token_s"]
     assert start["cold"].keys() in (start["warm"].keys(), {"skipped"})
@@ -55,7 +58,12 @@ def test_every_table_of_a_server_started_here(tmp_path: Path) -> None:
         assert row["failed"] == 0
         assert row["cached_tokens"][0] >= row["len"] - 16
         assert len(row["each_ms"]) == 5
-    assert "no host tier" in result["host_restore"]["skipped"]
+    restored = result["host_restore"]
+    assert restored["pool_tokens"] > 256
+    for row in restored["rows"]:
+        assert row["failed"] == 0
+        assert row["cached_tokens"] == [(row["len"] - 1) // 16 * 16]
+        assert len(row["each_ms"]) == 2
 
 
 def test_a_server_that_runs_already(tmp_path: Path) -> None:
@@ -69,7 +77,12 @@ def test_a_server_that_runs_already(tmp_path: Path) -> None:
     assert result["footprint"]["idle"]["processes"] == 2  # found by the port it listens at
     assert [row["failed"] for row in result["qps_sweep"]["rows"]] == [0, 0]
     assert result["warm_prefix"]["rows"][1] == {"len": 256, "skipped": "the server takes 100 tokens"}
-    assert "--pool-tokens" in result["host_restore"]["skipped"]
+    assert "no host tier" in result["host_restore"]["skipped"]
+
+
+def test_a_server_that_does_not_say_what_its_pool_holds() -> None:
+    bench = SimpleNamespace(server=Served("m", "e", None, None))
+    assert "--pool-tokens" in tables.host_restore(bench, [64], 1, None)["skipped"]  # type: ignore[arg-type]
 
 
 def test_nobody_there() -> None:
