@@ -314,9 +314,12 @@ def main() -> None:
     gemms, head = QWEN3[args.model], LM_HEAD[args.model]
 
     def candidates(gemm: Gemm, rows: int) -> list[Config]:
-        few = [*gemv_candidates(gemm, rows), *skinny_candidates(gemm, rows), *portable_candidates(gemm, rows)]
-        many = prefill_candidates(gemm) if rows > 128 and not gemm.f32 else []
-        return [*(few if rows <= 256 else []), *many]
+        found: list[Config] = []
+        if rows <= 256:
+            found += [*gemv_candidates(gemm, rows), *skinny_candidates(gemm, rows), *portable_candidates(gemm, rows)]
+        if rows > 128 and not gemm.f32:
+            found += prefill_candidates(gemm)
+        return found
 
     def products(rows: int) -> dict[str, Gemm]:
         return {**gemms, **({"lm_head": head} if rows <= 256 else {})}
