@@ -36,6 +36,8 @@ _LOG_SECONDS = 10
 _LAST_WORDS_SECONDS = 2.0
 """After the engine's death: for error answers to reach their clients."""
 
+_TOKENIZER_SECONDS = 0.05
+"""How long ready waits for the fast tokenizer: a small one is there then, and its load costs no request anything."""
 _SIGNAL_SECONDS = 0.1
 """A service manager may signal the engine too, which may then be gone a moment before our own signal is seen."""
 
@@ -99,6 +101,8 @@ async def _load(checkpoint: Path, client: EngineClient, stop: asyncio.Event) -> 
     await asyncio.to_thread(begun.wait)  # what holds up other threads is over before the first request
     fast.add_done_callback(functools.partial(_take_up, model.tokenizer))
     await _first(client.ready, stop)
+    if client.ready.done():
+        await asyncio.wait([fast], timeout=_TOKENIZER_SECONDS)
     return model, client.ready.result() if client.ready.done() else None
 
 
