@@ -9,9 +9,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from fake_openai import GAP_SECONDS, FakeOpenAI
 
 from bench.serve.client import Record, ask, open_session
+from tests.bench.fake_openai import GAP_SECONDS, FakeOpenAI
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,12 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from fake_openai import GAP_SECONDS, FakeOpenAI
 
 from bench.serve import prompts
 from bench.serve.load import Clients, poisson
 from bench.serve.statistics import summary
 from bench.serve.worker import ClosedLoop, OpenLoop, Series, Target
+from tests.bench.fake_openai import GAP_SECONDS, FakeOpenAI
 
 _WORDS: prompts.Vocabulary = [" a", " b"]
 

@@ -2,10 +2,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from server_process import RUN_REAL, ServerProcess
 
 from oi.runtime.tokenizer import Tokenizer
 from tests import tiny_tokenizer
+from tests.http.server_process import RUN_REAL, ServerProcess
 
 BUNDLED = Path(__file__).parents[2] / "models" / "tiny"
 

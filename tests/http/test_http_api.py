@@ -5,9 +5,9 @@ import re
 from typing import Any
 
 import pytest
-from server_process import ServerProcess
 
 from oi.runtime.tokenizer import Tokenizer
+from tests.http.server_process import ServerProcess
 
 HELLO = {"prompt": "hello world, said the café", "temperature": 0}
 CHAT = {"messages": [{"role": "user", "content": "hello world"}], "temperature": 0}

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
-from server_process import ServerProcess
 
 from oi.runtime.http.histogram import Histogram
 from oi.runtime.http.metrics import Metrics
 from oi.runtime.http.status import History
 from oi.runtime.messages import Ready, Stats
+from tests.http.server_process import ServerProcess
 
 HELLO = {"prompt": "hello world, said the café", "temperature": 0, "max_tokens": 6, "ignore_eos": True}
 DASHBOARD = [

@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from server_process import RUN_FAKE, RUN_REAL, ServerProcess
+
+from tests.http.server_process import RUN_FAKE, RUN_REAL, ServerProcess
 
 
 def run(*arguments: str, command: list[str] = RUN_FAKE, **options: object) -> subprocess.CompletedProcess[str]:

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import openai
 import pytest
-from server_process import ServerProcess
+
+from tests.http.server_process import ServerProcess
 
 MESSAGES = [{"role": "user", "content": "def add(a, b):"}]
 

@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from browser import Page, find_browser, new_page
-from server_process import ServerProcess
+
+from tests.http.browser import Page, find_browser, new_page
+from tests.http.server_process import ServerProcess
 
 BROWSER = find_browser()
 in_a_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")

@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from server_process import RUN_REAL, ServerProcess
+
+from tests.http.server_process import RUN_REAL, ServerProcess
 
 RUN = "from schemathesis.cli import schemathesis; schemathesis()"
 

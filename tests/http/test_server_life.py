@@ -16,7 +16,8 @@ from urllib.parse import urlparse
 
 import openai
 import pytest
-from server_process import RUN_FAKE, ServerProcess
+
+from tests.http.server_process import RUN_FAKE, ServerProcess
 
 SLOW = {"prompt": "hello world", "max_tokens": 200, "ignore_eos": True, "cache_salt": "slow=0.02"}
 

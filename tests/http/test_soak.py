@@ -5,7 +5,8 @@ import random
 
 import aiohttp
 import pytest
-from server_process import RUN_REAL, ServerProcess
+
+from tests.http.server_process import RUN_REAL, ServerProcess
 
 REQUESTS, AT_ONCE = 1000, 32
 WORDS = ["def", "class", "self", "return", "import", "value", "for", "in", "range", "lambda", "yield", "None", "True"]
