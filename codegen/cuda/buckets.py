@@ -6,14 +6,16 @@ decode steps between two buckets lose next to nothing; those of prefill are boun
 
 from __future__ import annotations
 
+from oi.codegen.cuda.kernels.attention import MOST_SEQUENCES
+from oi.codegen.cuda.tuning.gemm_table import MOST_F32_ROWS
 from oi.codegen.errors import CompileError
 from oi.runtime.cuda_library import Buckets
 from oi.runtime.manifest import Limits
 
-__all__ = ["MOST_SEQUENCES", "buckets_of"]
+__all__ = ["buckets_of"]
 
-MOST_SEQUENCES = 256
-"""The plans of attention and float32 products hold no more."""
+_MOST_SEQUENCES = min(MOST_SEQUENCES, MOST_F32_ROWS)
+"""Attention plans for no more at once, and logits have no more rows."""
 
 _DECODE_ROWS = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 160, 192, 224)
 _TOKENS = (16, 32, 64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384)
@@ -22,10 +24,10 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 def buckets_of(limits: Limits) -> Buckets:
     """Raises CompileError for limits that no kernel is made for."""
-    if limits.max_sequences > MOST_SEQUENCES:
+    if limits.max_sequences > _MOST_SEQUENCES:
         raise CompileError(
-            f"a GPU's step advances at most {MOST_SEQUENCES} sequences, asked for {limits.max_sequences}: "
-            f"give --max-sequences {MOST_SEQUENCES} or fewer"
+            f"a GPU's step advances at most {_MOST_SEQUENCES} sequences, asked for {limits.max_sequences}: "
+            f"give --max-sequences {_MOST_SEQUENCES} or fewer"
         )
     if limits.max_tokens < limits.max_sequences:
         raise CompileError(

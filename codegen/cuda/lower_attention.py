@@ -7,23 +7,23 @@ Elsewhere both do; each passes over the other's sequences.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import prod
 from typing import Any
 
 from oi.codegen.cuda.arch import Arch
-from oi.codegen.cuda.kernels.attention import Array, AttentionShape, Decode, Prefill
+from oi.codegen.cuda.kernels.attention import AttentionShape, Decode, Prefill
 from oi.codegen.cuda.kernels.attention_decode import attention_decode
 from oi.codegen.cuda.kernels.attention_decode_plan import attention_decode_plan
 from oi.codegen.cuda.kernels.attention_prefill import attention_prefill
 from oi.codegen.cuda.kernels.attention_prefill_plan import attention_prefill_plan
 from oi.codegen.cuda.node_arguments import node_arguments, static_shape
+from oi.codegen.cuda.scratch import Array, scratch_arguments, scratch_bytes
 from oi.codegen.cuda.source import Argument, CallSource, Given, NodeSource, TensorMap, call, integer, io
 from oi.codegen.cuda.tuning.attention_table import choose_decode, choose_prefill
 from oi.codegen.target import MissingKernel
 from oi.ir.graph import Graph, Node, Value
 from oi.ir.ops import Attention, QkvAttention
 from oi.ir.types import T
-from oi.runtime.cuda_library import Operand, Scratch
+from oi.runtime.cuda_library import Operand
 
 __all__ = ["is_decode", "lower_attention", "takes_qkv"]
 
@@ -87,14 +87,16 @@ def _choose_decode(shape: AttentionShape, sequences: int, arch: Arch) -> Decode:
 def _decode(node: Node, rows: int, sequences: int, arch: Arch) -> NodeSource:
     shape, given = _shape(node), _named_arguments(node)
     config = _choose_decode(shape, min(rows, sequences), arch)
-    plan = _scratch("attention_decode.plan")
+    plan: Array = ("i32", (config.plan_size(sequences),))
+    scratch = {"plan": plan, **config.scratch(shape, sequences)}
+    given |= scratch_arguments("attention_decode", scratch)
     planned = call(
         attention_decode_plan,
         (1,),
         {
             "query_lens_ptr": given.pop("query_lens_ptr"),
             "context_lens_ptr": given["context_lens_ptr"],
-            "plan_ptr": plan,
+            "plan_ptr": given["plan_ptr"],
             "S": integer(sequences),
             "PROGRAMS": integer(config.programs),
         },
@@ -102,15 +104,9 @@ def _decode(node: Node, rows: int, sequences: int, arch: Arch) -> NodeSource:
         num_warps=_PLAN_WARPS,
         pdl=False,
     )
-    scratch = config.scratch(shape, sequences)
-    given |= {
-        "plan_ptr": plan,
-        **_scratch_arguments("attention_decode", scratch),
-        "S": integer(sequences),
-        "table_width_ptr": io("table_width"),
-    }
-    sizes = (("attention_decode.plan", 4 * config.plan_size(sequences)), *_sizes("attention_decode", scratch))
-    return NodeSource((_decode_call(node, config, given, arch),), (planned,), sizes)
+    given |= {"S": integer(sequences), "table_width_ptr": io("table_width")}
+    launch = _decode_call(node, config, given, arch)
+    return NodeSource((launch,), (planned,), scratch_bytes("attention_decode", scratch))
 
 
 def _decode_call(node: Node, config: Decode, given: dict[str, Argument], arch: Arch) -> CallSource:
@@ -133,14 +129,16 @@ def _decode_call(node: Node, config: Decode, given: dict[str, Argument], arch: A
 def _prefill(node: Node, tokens: int, sequences: int, arch: Arch) -> NodeSource:
     shape, given = _shape(node), _named_arguments(node)
     config: Prefill = choose_prefill(tokens, target=arch.name, multiprocessors=arch.multiprocessors)
-    plan = _scratch("attention_prefill.plan")
+    plan: Array = ("i32", (config.plan_size(shape, tokens, sequences),))
+    scratch = {"plan": plan, **config.scratch(shape)}
+    given |= scratch_arguments("attention_prefill", scratch)
     planned = call(
         attention_prefill_plan,
         (1,),
         {
             "query_lens_ptr": given["query_lens_ptr"],
             "context_lens_ptr": given["context_lens_ptr"],
-            "plan_ptr": plan,
+            "plan_ptr": given["plan_ptr"],
             "S": integer(sequences),
             "PROGRAMS": integer(config.programs),
             "TILES": integer(config.tiles(shape, tokens, sequences)),
@@ -149,15 +147,9 @@ def _prefill(node: Node, tokens: int, sequences: int, arch: Arch) -> NodeSource:
         num_warps=_PLAN_WARPS,
         pdl=False,
     )
-    scratch = config.scratch(shape)
-    given |= {
-        "plan_ptr": plan,
-        **_scratch_arguments("attention_prefill", scratch),
-        "table_width_ptr": io("table_width"),
-    }
-    plan_bytes = 4 * config.plan_size(shape, tokens, sequences)
-    sizes = (("attention_prefill.plan", plan_bytes), *_sizes("attention_prefill", scratch))
-    return NodeSource((_prefill_call(config, shape, tokens, given, arch),), (planned,), sizes)
+    given["table_width_ptr"] = io("table_width")
+    launch = _prefill_call(config, shape, tokens, given, arch)
+    return NodeSource((launch,), (planned,), scratch_bytes("attention_prefill", scratch))
 
 
 def _prefill_call(
@@ -183,15 +175,3 @@ def _cache_map(kv: Argument, shape: AttentionShape, box: tuple[int, ...]) -> Ten
     """The cache as lines of one head: [N·L·2·K·B, D]."""
     assert isinstance(kv.param, Operand)
     return TensorMap(kv.param.arg, (shape.layers * 2 * shape.kv_heads * shape.page, shape.head_dim), box, pages=True)
-
-
-def _scratch(name: str, dtype: str = "i32") -> Argument:
-    return Argument("*fp32" if dtype == "f32" else f"*{dtype}", Scratch(name))
-
-
-def _scratch_arguments(kernel: str, arrays: dict[str, Array]) -> dict[str, Argument]:
-    return {f"{name}_ptr": _scratch(f"{kernel}.{name}", dtype) for name, (dtype, _) in arrays.items()}
-
-
-def _sizes(kernel: str, arrays: dict[str, Array]) -> tuple[tuple[str, int], ...]:
-    return tuple((f"{kernel}.{name}", 4 * prod(shape)) for name, (_, shape) in arrays.items())

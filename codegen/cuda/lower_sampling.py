@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from math import prod
-
 from oi.codegen.cuda.arch import Arch
 from oi.codegen.cuda.kernels.greedy import greedy, greedy_chunks
 from oi.codegen.cuda.kernels.log_probs import log_probs, log_probs_chunks
 from oi.codegen.cuda.kernels.sample import sample, sample_chunks
-from oi.codegen.cuda.kernels.sampling import Array, Greedy, LogProbs, Sample
+from oi.codegen.cuda.kernels.sampling import Greedy, LogProbs, Sample
 from oi.codegen.cuda.node_arguments import node_arguments, static_shape
-from oi.codegen.cuda.source import Argument, NodeSource, call
+from oi.codegen.cuda.scratch import scratch_arguments, scratch_bytes
+from oi.codegen.cuda.source import NodeSource, call
 from oi.ir import ops
 from oi.ir.graph import Node
-from oi.runtime.cuda_library import Scratch
 
 __all__ = ["lower_sampling"]
-
-_TYPES = {"f32": ("*fp32", 4), "i32": ("*i32", 4), "i64": ("*i64", 8)}
 
 
 def lower_sampling(node: Node, rows: int, max_edits: int, arch: Arch) -> NodeSource | None:
@@ -38,12 +34,12 @@ def _greedy(node: Node, rows: int, arch: Arch) -> NodeSource:
     (vocabulary,) = static_shape(node.operands[0])
     config, pdl = Greedy(), arch.dependent_launches
     scratch = config.scratch(vocabulary, rows)
-    (best,) = _arguments("greedy", scratch).values()
+    (best,) = scratch_arguments("greedy", scratch).values()
     first, second = config.constants(vocabulary)
     grid = (rows, scratch["best"][1][1])
     chunks = call(greedy_chunks, grid, {"logits_ptr": logits, "best_ptr": best}, first, num_warps=4, pdl=pdl)
     row = call(greedy, (rows,), {"best_ptr": best, "token_ptr": token}, second, num_warps=1, pdl=pdl)
-    return NodeSource((chunks, row), scratch=_sizes("greedy", scratch))
+    return NodeSource((chunks, row), scratch=scratch_bytes("greedy", scratch))
 
 
 def _sample(node: Node, rows: int, max_edits: int, arch: Arch) -> NodeSource:
@@ -52,7 +48,7 @@ def _sample(node: Node, rows: int, max_edits: int, arch: Arch) -> NodeSource:
     (vocabulary,) = static_shape(node.operands[0])
     config, pdl = Sample(), arch.dependent_launches
     scratch = config.scratch(vocabulary, rows, max_edits)
-    given |= _arguments("sample", scratch)
+    given |= scratch_arguments("sample", scratch)
     first, second = config.constants(vocabulary)
     edits = ("edit_starts_ptr", "edit_lens_ptr", "edit_tokens_ptr")
     values = ("edit_scale_ptr", "edit_add_ptr")
@@ -75,7 +71,7 @@ def _sample(node: Node, rows: int, max_edits: int, arch: Arch) -> NodeSource:
         num_warps=config.num_warps,
         pdl=pdl,
     )
-    return NodeSource((chunks, row), scratch=_sizes("sample", scratch))
+    return NodeSource((chunks, row), scratch=scratch_bytes("sample", scratch))
 
 
 def _log_probs(node: Node, rows: int, arch: Arch) -> NodeSource:
@@ -84,7 +80,7 @@ def _log_probs(node: Node, rows: int, arch: Arch) -> NodeSource:
     (vocabulary,) = static_shape(node.operands[0])
     config, pdl = LogProbs(top=node.op.k), arch.dependent_launches
     scratch = config.scratch(vocabulary, rows)
-    arrays = _arguments("log_probs", scratch)
+    arrays = scratch_arguments("log_probs", scratch)
     shared = {name: arrays[name] for name in ("best_ptr", "sums_ptr")}
     first, second = config.constants(vocabulary)
     grid = (rows, config.chunk_programs(vocabulary))
@@ -104,12 +100,4 @@ def _log_probs(node: Node, rows: int, arch: Arch) -> NodeSource:
         num_warps=config.num_warps,
         pdl=pdl,
     )
-    return NodeSource((chunks, row), scratch=_sizes("log_probs", scratch))
-
-
-def _arguments(op: str, arrays: dict[str, Array]) -> dict[str, Argument]:
-    return {f"{name}_ptr": Argument(_TYPES[dtype][0], Scratch(f"{op}.{name}")) for name, (dtype, _) in arrays.items()}
-
-
-def _sizes(op: str, arrays: dict[str, Array]) -> tuple[tuple[str, int], ...]:
-    return tuple((f"{op}.{name}", _TYPES[dtype][1] * prod(shape)) for name, (dtype, shape) in arrays.items())
+    return NodeSource((chunks, row), scratch=scratch_bytes("log_probs", scratch))

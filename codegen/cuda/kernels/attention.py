@@ -9,12 +9,10 @@ chain of dependent launches begins.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-__all__ = ["Array", "AttentionShape", "Decode", "Prefill"]
+from oi.codegen.cuda.scratch import Array
 
-Array = tuple[Literal["f32", "i32"], tuple[int, ...]]
-"""Dtype and shape of a scratch buffer."""
+__all__ = ["MOST_SEQUENCES", "AttentionShape", "Decode", "Prefill"]
 
 MOST_SEQUENCES = 256
 """Of one plan: its programs hold all sequences at once."""

@@ -20,6 +20,8 @@ Floor: 4·K·D bytes a token of context.
 import triton
 import triton.language as tl
 
+from oi.codegen.cuda.kernels.paged_kv import find_pages, load_block
+
 
 @triton.jit(do_not_specialize=["layer", "S"])
 def attention_decode(
@@ -87,18 +89,13 @@ def attention_decode(
         maximum = tl.full([ROWS], float("-inf"), tl.float32)
         denominator = tl.zeros([ROWS], tl.float32)
         numerator = tl.zeros([ROWS, D], tl.float32)
-        # Pages are looked up a block ahead, or every copy would wait for its address.
-        position = begin * BLOCK + tl.arange(0, BLOCK)
-        page = tl.load(pages_ptr + position // B, mask=position < context_len, other=0)
+        page = find_pages(pages_ptr, begin * BLOCK + tl.arange(0, BLOCK), context_len, B)
         for block in tl.range(begin, stop, num_stages=STAGES):
             position = block * BLOCK + tl.arange(0, BLOCK)
-            inside = position < context_len
-            line = head_kv_ptr + page.to(tl.int64) * (L * PAGE) + (position % B) * D
-            k = tl.load(line[:, None] + d[None, :], mask=inside[:, None], other=0.0)
-            v = tl.load(line[:, None] + (K * B * D) + d[None, :], mask=inside[:, None], other=0.0)
-            page = tl.load(pages_ptr + (position + BLOCK) // B, mask=position + BLOCK < context_len, other=0)
+            k, v = load_block(head_kv_ptr, page, position, context_len, L, K, B, D)
+            page = find_pages(pages_ptr, position + BLOCK, context_len, B)
             scores = tl.dot(q, tl.trans(k)) * (SCALE * LOG2E)
-            scores = tl.where(inside[None, :], scores, float("-inf"))
+            scores = tl.where((position < context_len)[None, :], scores, float("-inf"))
             raised = tl.maximum(maximum, tl.max(scores, axis=1))
             p = tl.exp2(scores - raised[:, None])
             shrink = tl.exp2(maximum - raised)

@@ -15,7 +15,15 @@ Floor: 4·R·V bytes.
 import triton
 import triton.language as tl
 
-from oi.codegen.cuda.kernels.ordered import NONE, best_column, best_value, kth_of_chunks, pack_best, select_chunks
+from oi.codegen.cuda.kernels.ordered import (
+    NONE,
+    best_column,
+    best_value,
+    kth_of_chunks,
+    pack_best,
+    read_chunks,
+    select_chunks,
+)
 
 
 @triton.jit
@@ -34,11 +42,7 @@ def log_probs_chunks(
         tl.extra.cuda.gdc_wait()
     row = tl.program_id(0).to(tl.int64)
     chunk = tl.program_id(1) * CHUNKS + tl.arange(0, CHUNKS)
-    column = chunk[:, None] * CHUNK + tl.arange(0, CHUNK)[None, :]
-    z = tl.load(logits_ptr + row * V + column, mask=column < V, other=float("-inf"))
-    best = tl.max(pack_best(z, column), axis=1)
-    maximum = best_value(best)
-    base = tl.where(maximum == float("-inf"), 0.0, maximum)
+    z, best, base = read_chunks(logits_ptr, row, chunk, V, CHUNK)
     tl.store(best_ptr + row * C + chunk, best, mask=chunk < C)
     tl.store(sums_ptr + row * C + chunk, tl.sum(tl.exp(z - base[:, None]), axis=1), mask=chunk < C)
 

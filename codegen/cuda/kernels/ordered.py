@@ -36,6 +36,19 @@ def best_value(best):
 
 
 @triton.jit
+def read_chunks(logits_ptr, row, chunk, V: tl.constexpr, CHUNK: tl.constexpr):
+    """(values [CHUNKS, CHUNK], -inf behind the row; the best of each chunk, packed; its value, or 0 where that is -inf)
+
+    The last is what exponents are taken from: it keeps them from being inf - inf.
+    """
+    column = chunk[:, None] * CHUNK + tl.arange(0, CHUNK)[None, :]
+    z = tl.load(logits_ptr + row * V + column, mask=column < V, other=float("-inf"))
+    best = tl.max(pack_best(z, column), axis=1)
+    maximum = best_value(best)
+    return z, best, tl.where(maximum == float("-inf"), 0.0, maximum)
+
+
+@triton.jit
 def kth_of_chunks(best_ptr, best, k, C: tl.constexpr):
     """The k-th largest of the C chunks' best, or NONE if there are fewer: the row's k-th largest is no smaller.
 

@@ -26,7 +26,7 @@ from oi.codegen.cuda.kernels.ordered import (
     best_value,
     kth_of_chunks,
     ordered_bits,
-    pack_best,
+    read_chunks,
     select_chunks,
 )
 
@@ -73,11 +73,7 @@ def sample_chunks(
     tl.debug_barrier()
 
     chunk = tl.program_id(1) * CHUNKS + tl.arange(0, CHUNKS)
-    column = chunk[:, None] * CHUNK + tl.arange(0, CHUNK)[None, :]
-    z = tl.load(row_ptr + column, mask=column < V, other=float("-inf"))
-    best = tl.max(pack_best(z, column), axis=1)
-    maximum = best_value(best)
-    base = tl.where(maximum == float("-inf"), 0.0, maximum)
+    z, best, base = read_chunks(logits_ptr, row, chunk, V, CHUNK)
     temperature = tl.load(temperature_ptr + row)
     rate = LOG2E / tl.where(temperature > 0, temperature, 1.0)
     tl.store(best_ptr + row * C + chunk, best, mask=chunk < C)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-__all__ = ["Array", "Greedy", "LogProbs", "Sample"]
+from oi.codegen.cuda.scratch import Array
 
-Array = tuple[Literal["f32", "i32", "i64"], tuple[int, ...]]
-"""Dtype and shape of a scratch buffer."""
+__all__ = ["Greedy", "LogProbs", "Sample"]
 
 
 def _chunks(vocabulary: int, chunk: int) -> dict[str, int]:

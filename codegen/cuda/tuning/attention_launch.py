@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import torch
 
-from oi.codegen.cuda.kernels.attention import Array, AttentionShape, Decode, Prefill
+from oi.codegen.cuda.kernels.attention import AttentionShape, Decode, Prefill
 from oi.codegen.cuda.kernels.attention_decode import attention_decode
 from oi.codegen.cuda.kernels.attention_decode_plan import attention_decode_plan
 from oi.codegen.cuda.kernels.attention_prefill import attention_prefill
 from oi.codegen.cuda.kernels.attention_prefill_plan import attention_prefill_plan
+from oi.codegen.cuda.tuning.torch_launch import descriptor, launch_options, poisoned, poisoned_scratch
 
 __all__ = ["AttentionCall", "DecodeLaunch", "PrefillLaunch", "Qkv"]
 
@@ -49,14 +50,6 @@ class Qkv:
     eps: float
 
 
-def _poisoned(array: Array, device: torch.device) -> torch.Tensor:
-    """NaN, and zeros where the kernel asks for them (its only integers)."""
-    dtype, shape = array
-    if dtype == "i32":
-        return torch.zeros(shape, dtype=torch.int32, device=device)
-    return torch.full(shape, torch.nan, device=device)
-
-
 class DecodeLaunch:
     """Buffers for a call; `plan` once its lengths are set, then `run`, which fills `y`."""
 
@@ -64,8 +57,8 @@ class DecodeLaunch:
         self.call, self.config, self.pdl, self.qkv = call, config, pdl, qkv
         device = call.q.device
         self.y = torch.full_like(call.q, torch.nan)
-        self.plan_buffer = torch.full((config.plan_size(call.sequences),), -(10**9), dtype=torch.int32, device=device)
-        self.scratch = {n: _poisoned(a, device) for n, a in config.scratch(call.shape, call.sequences).items()}
+        self.plan_buffer = poisoned(("i32", (config.plan_size(call.sequences),)), device)
+        self.scratch = poisoned_scratch(config.scratch(call.shape, call.sequences), device)
 
     def plan(self) -> None:
         call, config = self.call, self.config
@@ -89,7 +82,7 @@ class DecodeLaunch:
             if self.qkv:
                 kernel, constants["EPS"] = hopper.qkv_attention_decode_hopper, self.qkv.eps
                 inputs = [self.qkv.qkv, self.qkv.q_weight, self.qkv.k_weight, self.qkv.angles]
-            inputs.insert(0, _descriptor(call.kv.view(-1, call.kv.shape[-1]), config.boxes(call.shape)["kv_desc"]))
+            inputs.insert(0, descriptor(call.kv.view(-1, call.kv.shape[-1]), config.boxes(call.shape)["kv_desc"]))
         kernel[(config.programs,)](
             *inputs,
             call.kv,
@@ -103,10 +96,9 @@ class DecodeLaunch:
             call.sequences,
             call.table_width,
             **constants,
-            PDL=self.pdl,
             num_warps=config.num_warps,
             **options,
-            **({"launch_pdl": True} if self.pdl else {}),
+            **launch_options(self.pdl),
         )
 
 
@@ -118,8 +110,8 @@ class PrefillLaunch:
         device, tokens = call.q.device, call.q.shape[0]
         self.y = torch.full_like(call.q, torch.nan)
         size = config.plan_size(call.shape, tokens, call.sequences)
-        self.plan_buffer = torch.full((size,), -(10**9), dtype=torch.int32, device=device)
-        self.scratch = {n: _poisoned(a, device) for n, a in config.scratch(call.shape).items()}
+        self.plan_buffer = poisoned(("i32", (size,)), device)
+        self.scratch = poisoned_scratch(config.scratch(call.shape), device)
 
     def plan(self) -> None:
         call, config = self.call, self.config
@@ -142,8 +134,8 @@ class PrefillLaunch:
             from oi.codegen.cuda.kernels.attention_prefill_hopper import attention_prefill_hopper as kernel
 
             boxes = config.boxes(call.shape)
-            q = _descriptor(call.q, boxes["q_desc"])
-            kv = _descriptor(call.kv.view(-1, call.kv.shape[-1]), boxes["kv_desc"])
+            q = descriptor(call.q, boxes["q_desc"])
+            kv = descriptor(call.kv.view(-1, call.kv.shape[-1]), boxes["kv_desc"])
         kernel[(config.programs,)](
             q,
             kv,
@@ -157,14 +149,6 @@ class PrefillLaunch:
             call.layer,
             call.table_width,
             **config.constants(call.shape),
-            PDL=self.pdl,
             num_warps=config.num_warps,
-            **({"launch_pdl": True} if self.pdl else {}),
+            **launch_options(self.pdl),
         )
-
-
-def _descriptor(array: torch.Tensor, box: tuple[int, ...]) -> object:
-    from triton.experimental.gluon import language as gl
-    from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
-
-    return TensorDescriptor.from_tensor(array, list(box), gl.NVMMASharedLayout(128, 16, rank=len(box)))

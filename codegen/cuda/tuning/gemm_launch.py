@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import torch
-from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from oi.codegen.cuda.kernels.gemm import Gemm, Gemv, Portable, Prefill, Skinny
 from oi.codegen.cuda.kernels.gemm_portable import gemm_portable
 from oi.codegen.cuda.kernels.gemm_prefill import gemm_prefill
 from oi.codegen.cuda.kernels.gemm_skinny import gemm_skinny
 from oi.codegen.cuda.kernels.gemv import gemv
+from oi.codegen.cuda.tuning.torch_launch import descriptor, launch_options
 
 __all__ = ["Config", "Scratch", "launch"]
 
@@ -23,10 +22,6 @@ class Scratch:
     def __init__(self, partial_bytes: int = 64 << 20, tickets: int = 4096, device: str = "cuda") -> None:
         self.partial = torch.empty(partial_bytes // 4, dtype=torch.float32, device=device)
         self.tickets = torch.zeros(tickets, dtype=torch.int32, device=device)
-
-
-def _descriptor(array: torch.Tensor, box: tuple[int, int]) -> TensorDescriptor:
-    return TensorDescriptor.from_tensor(array, list(box), gl.NVMMASharedLayout.get_default_for(list(box), gl.bfloat16))
 
 
 def launch(
@@ -46,9 +41,8 @@ def launch(
             w,
             y,
             **config.constants(gemm, rows),
-            PDL=pdl,
             num_warps=config.num_warps,
-            **({"launch_pdl": True} if pdl else {}),
+            **launch_options(pdl),
         )
         return
     if isinstance(config, Portable):
@@ -60,16 +54,15 @@ def launch(
             scratch.tickets,
             rows,
             **config.constants(gemm),
-            PDL=pdl,
             num_warps=config.num_warps,
-            **({"launch_pdl": True} if pdl else {}),
+            **launch_options(pdl),
         )
         return
     if isinstance(config, Skinny):
         boxes = config.boxes(rows)
         gemm_skinny[(config.grid(gemm),)](
-            _descriptor(w, boxes["w_desc"]),
-            _descriptor(x, boxes["x_desc"]),
+            descriptor(w, boxes["w_desc"]),
+            descriptor(x, boxes["x_desc"]),
             y,
             scratch.partial,
             scratch.tickets,
@@ -83,7 +76,7 @@ def launch(
     arrays = {"x_desc": x, "w0_desc": w, "w1_desc": w, "y0_desc": y, "y1_desc": y}
     multiprocessors = torch.cuda.get_device_properties(x.device).multi_processor_count
     gemm_prefill[(config.grid(gemm, rows, multiprocessors),)](
-        *(_descriptor(arrays[name], box) for name, box in config.boxes().items()),
+        *(descriptor(arrays[name], box) for name, box in config.boxes().items()),
         rows,
         **config.constants(gemm),
         num_warps=config.num_warps,

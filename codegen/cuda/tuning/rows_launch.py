@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 
@@ -13,14 +11,11 @@ from oi.codegen.cuda.kernels.qkv_norm_rope_write import qkv_norm_rope_write as q
 from oi.codegen.cuda.kernels.rms_norm import rms_norm as rms_norm_kernel
 from oi.codegen.cuda.kernels.rope_angles import rope_angles as rope_angles_kernel
 from oi.codegen.cuda.kernels.select_rows import select_rows as select_rows_kernel
+from oi.codegen.cuda.tuning.torch_launch import launch_options
 
 __all__ = ["EPS", "add_rms_norm", "embedding", "qkv_norm_rope_write", "rms_norm", "rope_angles", "select_rows"]
 
 EPS = 1e-6
-
-
-def _options(pdl: bool, warps: int) -> dict[str, Any]:
-    return {"PDL": pdl, "num_warps": warps, **({"launch_pdl": True} if pdl else {})}
 
 
 def _width(x: torch.Tensor) -> dict[str, int]:
@@ -28,7 +23,7 @@ def _width(x: torch.Tensor) -> dict[str, int]:
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, y: torch.Tensor, pdl: bool = False, warps: int = 8) -> None:
-    rms_norm_kernel[(len(x),)](x, weight, y, **_width(x), EPS=EPS, **_options(pdl, warps))
+    rms_norm_kernel[(len(x),)](x, weight, y, **_width(x), EPS=EPS, num_warps=warps, **launch_options(pdl))
 
 
 def add_rms_norm(
@@ -40,7 +35,9 @@ def add_rms_norm(
     pdl: bool = False,
     warps: int = 8,
 ) -> None:
-    add_rms_norm_kernel[(len(x),)](x, residual, weight, z, y, **_width(x), EPS=EPS, **_options(pdl, warps))
+    add_rms_norm_kernel[(len(x),)](
+        x, residual, weight, z, y, **_width(x), EPS=EPS, num_warps=warps, **launch_options(pdl)
+    )
 
 
 def embedding(
@@ -53,17 +50,19 @@ def embedding(
 ) -> None:
     """`sampled` may be missing where no token is negative."""
     sampled = tokens if sampled is None else sampled
-    embedding_kernel[(len(tokens),)](tokens, sampled, table, y, **_width(table), **_options(pdl, warps))
+    embedding_kernel[(len(tokens),)](tokens, sampled, table, y, **_width(table), num_warps=warps, **launch_options(pdl))
 
 
 def select_rows(x: torch.Tensor, rows: torch.Tensor, y: torch.Tensor, pdl: bool = False, warps: int = 8) -> None:
-    select_rows_kernel[(len(rows),)](x, rows, y, **_width(x), **_options(pdl, warps))
+    select_rows_kernel[(len(rows),)](x, rows, y, **_width(x), num_warps=warps, **launch_options(pdl))
 
 
 def rope_angles(
     positions: torch.Tensor, inv_freq: torch.Tensor, y: torch.Tensor, scale: float, pdl: bool = False
 ) -> None:
-    rope_angles_kernel[(len(positions),)](positions, inv_freq, y, HALF=len(inv_freq), SCALE=scale, **_options(pdl, 2))
+    rope_angles_kernel[(len(positions),)](
+        positions, inv_freq, y, HALF=len(inv_freq), SCALE=scale, num_warps=2, **launch_options(pdl)
+    )
 
 
 def qkv_norm_rope_write(
@@ -99,5 +98,6 @@ def qkv_norm_rope_write(
         TOKENS=tokens_per_program,
         HEADS=triton.next_power_of_2(q_heads // kv_heads + 2),
         EPS=EPS,
-        **_options(pdl, warps),
+        num_warps=warps,
+        **launch_options(pdl),
     )

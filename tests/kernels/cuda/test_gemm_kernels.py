@@ -1,30 +1,19 @@
-"""The GEMM kernels against a float32 product, on the GPU."""
+"""The GEMM kernels against a float64 product, on the GPU."""
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("triton")
-if not torch.cuda.is_available():
+from tests.kernels.cuda.triton_device import INTERPRETED, torch
+
+if INTERPRETED:
     pytest.skip("needs an NVIDIA GPU", allow_module_level=True)
 
-from oi.codegen.cuda.kernels.gemm import Gemm, Gemv, Prefill, Skinny  # noqa: E402
-from oi.codegen.cuda.tuning.gemm_launch import Scratch, launch  # noqa: E402
+from oi.codegen.cuda.kernels.gemm import Gemm, Gemv, Prefill, Skinny
+from oi.codegen.cuda.tuning.gemm_launch import Scratch, launch
+from tests.kernels.cuda.gemm_cases import assert_chain_in_graph, assert_close, random_case
 
 pytestmark = pytest.mark.gpu
-
-
-def random_case(gemm: Gemm, rows: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """x, weight and the float32 result."""
-    x = torch.randn(rows, gemm.k, dtype=torch.bfloat16, device="cuda")
-    w = (torch.randn(gemm.weight_rows, gemm.k, device="cuda") * gemm.k**-0.5).bfloat16()
-    y = (x.double() @ w.double().T).float()
-    if gemm.swiglu:
-        y = torch.nn.functional.silu(y[:, : gemm.n]) * y[:, gemm.n :]
-    return x, w, y
 
 
 def run(
@@ -38,13 +27,6 @@ def run(
     assert padded[x.shape[0] :].isnan().all()
     assert not scratch.tickets.any()
     return padded[: x.shape[0]]
-
-
-def assert_close(y: torch.Tensor, expected: torch.Tensor) -> None:
-    """Within the rounding of y's dtype, element by element and as a whole."""
-    step = 2.0**-8 if y.dtype == torch.bfloat16 else 2.0**-18
-    torch.testing.assert_close(y.float(), expected, rtol=step, atol=2e-5)
-    assert (y.float() - expected).norm() < step * expected.norm()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -125,25 +107,9 @@ def test_sum_of_partials_is_deterministic() -> None:
 
 @pytest.mark.parametrize("config", [Gemv(2, 2, 2), Skinny(64, 64, 4, programs=132)], ids=str)
 def test_dependent_launches_see_what_the_one_before_wrote(config: Gemv | Skinny) -> None:
-    """A chain of kernels, each of which may start before its predecessor ends, captured in a graph."""
     gemm, scratch = Gemm(1024, 1024), Scratch(8 << 20)
     x, w, _ = random_case(gemm, 4)
-    ys = [x] + [torch.empty_like(x) for _ in range(64)]
-
-    def forward() -> None:
-        for before, after in itertools.pairwise(ys):
-            launch(gemm, config, before, w, after, scratch)
-
-    forward()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        forward()
-    for y in ys[1:]:
-        y.fill_(torch.nan)
-    graph.replay()
-    torch.cuda.synchronize()
-    for before, after in itertools.pairwise(ys):
-        assert_close(after, (before.double() @ w.double().T).float())
+    assert_chain_in_graph(lambda x, y: launch(gemm, config, x, w, y, scratch), x, w)
 
 
 @pytest.mark.parametrize("config", [Gemv(2, 2, 2), Skinny(64, 64, 4, programs=132)], ids=str)

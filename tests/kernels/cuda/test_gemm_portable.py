@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 
 from tests.kernels.cuda.triton_device import DEVICE, DTYPE, INTERPRETED, torch
@@ -13,6 +11,7 @@ from tests.kernels.cuda.triton_device import DEVICE, DTYPE, INTERPRETED, torch
 from oi.codegen.cuda.kernels.gemm import Gemm, Portable
 from oi.codegen.cuda.tuning.gemm_launch import Scratch, launch
 from oi.codegen.cuda.tuning.gemm_table import default_portable
+from tests.kernels.cuda.gemm_cases import assert_chain_in_graph, assert_close, random_case
 
 pytestmark = pytest.mark.gpu
 
@@ -30,16 +29,6 @@ TILES = [
 ]
 ROWS = [1, 17, 70] if INTERPRETED else [1, 2, 15, 16, 17, 31, 64, 100, 129, 1025]
 SHAPES = [(208, 272), (64, 384)] if INTERPRETED else [(208, 272), (2560, 4096)]
-
-
-def random_case(gemm: Gemm, rows: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """x, weight and the float64 result."""
-    x = torch.randn(rows, gemm.k, device=DEVICE).to(DTYPE)
-    w = (torch.randn(gemm.weight_rows, gemm.k, device=DEVICE) * gemm.k**-0.5).to(DTYPE)
-    y = x.double() @ w.double().T
-    if gemm.swiglu:
-        y = torch.nn.functional.silu(y[:, : gemm.n]) * y[:, gemm.n :]
-    return x, w, y
 
 
 def scratch_for(gemm: Gemm, config: Portable, rows: int) -> Scratch:
@@ -61,13 +50,6 @@ def run(
     assert scratch.partial[-256:].isnan().all()
     assert not scratch.tickets.any()
     return padded[:rows]
-
-
-def assert_close(y: torch.Tensor, expected: torch.Tensor) -> None:
-    """Within the rounding of y's dtype, element by element and as a whole."""
-    step = 2.0**-8 if y.dtype == torch.bfloat16 else 2.0**-18
-    torch.testing.assert_close(y.double(), expected, rtol=step, atol=1e-4)
-    assert (y.double() - expected).norm() < step * expected.norm()
 
 
 @pytest.mark.parametrize("swiglu", [False, True])
@@ -102,23 +84,8 @@ def test_default_launch(gemm: Gemm, rows: int) -> None:
 
 @pytest.mark.skipif(not DEPENDENT, reason="needs a GPU with dependent launches")
 def test_dependent_launches_see_what_the_one_before_wrote() -> None:
-    """A chain of split products in a graph, each of which may start before its predecessor ends; one scratch."""
+    """Of split products, which share one scratch."""
     gemm, config, rows = Gemm(1024, 1024), Portable(16, 64, 128, 3, splits=4), 8
     x, w, _ = random_case(gemm, rows)
     scratch = scratch_for(gemm, config, rows)
-    ys = [x] + [torch.empty_like(x) for _ in range(64)]
-
-    def forward() -> None:
-        for before, after in itertools.pairwise(ys):
-            launch(gemm, config, before, w, after, scratch)
-
-    forward()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        forward()
-    for y in ys[1:]:
-        y.fill_(torch.nan)
-    graph.replay()
-    torch.cuda.synchronize()
-    for before, after in itertools.pairwise(ys):
-        assert_close(after, before.double() @ w.double().T)
+    assert_chain_in_graph(lambda x, y: launch(gemm, config, x, w, y, scratch), x, w)
