@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -34,6 +35,42 @@ class Runner(FakeRunner):
         return super().start(batch)
 
 step.open_runner = lambda settings: Runner(Geometry(4000, 4, 32, 64, 4000, 4, {VOCAB}))
+sys.exit(main(sys.argv[1:]))
+"""
+FAKE_TIER = f"""
+import sys
+from threading import Timer
+import oi.runtime.step as step
+from random import Random
+from oi.runtime.copies import Landed
+from oi.runtime.device.landings import Landings
+from oi.runtime.geometry import Geometry
+from oi.runtime.engine_process import main
+from tests.runtime.fake_copies import FakeCopies
+from tests.runtime.fake_runner import FakeRunner
+
+class Slow(FakeCopies):
+    landings = Landings()
+
+    def start(self, copy, after):
+        super().start(copy, after)
+        Timer(0.0 if copy.to_host else {{seconds}}, self.land, [self._flying[copy]]).start()
+
+    def land(self, flying):
+        if flying.steps > self._runner.computed:
+            return Timer(0.01, self.land, [flying]).start()
+        self.finish(flying)
+        self.landings.tell(Landed(flying.copy, True, 0.1))
+
+    def poke(self): ...
+    def fileno(self): return self.landings.fileno()
+    def landed(self):
+        taken = self.landings.take()
+        for copy, _, _ in taken:
+            del self._flying[copy]
+        return taken
+
+step.open_runner = lambda settings: FakeRunner(Geometry(40, 4, 40, 64, 12, 4, {VOCAB}), True, Slow(99, Random(), 0, 99))
 sys.exit(main(sys.argv[1:]))
 """
 SETTINGS = msgspec.json.encode(EngineSettings(artifact="/nowhere", checkpoint="/nowhere")).decode()
@@ -125,6 +162,23 @@ def test_an_abort_stops_a_sequence_while_others_go_on(child: Child) -> None:
     message = child.receive()
     assert isinstance(message, StepDone)
     assert (message.stats.running, message.stats.pages_used) == (0, 0)
+
+
+def test_a_message_is_served_while_all_that_runs_waits_for_a_copy(start: Callable[..., Child]) -> None:
+    child, prompt = start("-c", FAKE_TIER.format(seconds=1.0)), list(range(17))
+    assert isinstance(child.receive(), Ready)
+    child.send(Submit(1, prompt, GREEDY, 1))
+    child.tokens(1)
+    child.send(Submit(2, list(range(10, 46)), GREEDY, 4))  # takes two of its pages
+    child.tokens(2)
+    child.send(Submit(3, prompt, GREEDY, 1))  # to be restored
+    time.sleep(0.2)
+    child.send(Submit(4, [1, 2], GREEDY, 3))
+    assert child.tokens(4) == expected_tokens([1, 2], GREEDY, 3, VOCAB)
+    assert child.tokens(3) == expected_tokens(prompt, GREEDY, 1, VOCAB)
+    message = child.receive()
+    assert isinstance(message, StepDone)
+    assert (message.stats.prefix_hits, message.stats.host_hits) == (8, 8)
 
 
 def test_it_leaves_when_told_to(child: Child) -> None:

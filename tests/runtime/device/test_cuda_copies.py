@@ -159,6 +159,44 @@ def test_an_engine_whose_prefixes_are_on_the_host(cuda: FakeCuda, tmp_path: Path
     assert stats.saved_bytes > 0
 
 
+def test_an_engine_that_has_too_few_pages_for_all(cuda: FakeCuda, tmp_path: Path) -> None:
+    """Several at once, some aborted: preempted, restored, and each with the tokens that it has alone."""
+    runner = open_on(cuda, *write_model(tmp_path), SMALL)
+    assert isinstance(runner.copies, CudaCopies)
+    runner.copies.pool.wait()
+    engine, rng = Engine(runner), np.random.default_rng()
+    prompts = [rng.integers(VOCAB, size=int(rng.integers(3, 20))).tolist() for _ in range(8)]
+    asked: dict[int, list[int]] = {}
+    got: dict[int, list[int]] = {}
+    aborted: set[int] = set()
+    for id_ in range(60):
+        asked[id_] = prompts[int(rng.integers(8))]
+        engine.submit(Submit(id_, asked[id_], SamplingParams(temperature=0.0), int(rng.integers(1, 20))))
+        if rng.random() < 0.1:
+            aborted.add(id_ - int(rng.integers(4)))
+            engine.abort(aborted)
+        for _ in range(int(rng.integers(12))):
+            if engine.has_work:
+                _collect(engine, got)
+    while engine.has_work:
+        _collect(engine, got)
+    for id_, tokens in got.items():
+        context = list(asked[id_])
+        for token in tokens:
+            assert token == hidden(context), id_
+            context.append(token)
+    assert asked.keys() - got.keys() <= aborted
+    stats = engine.stats()
+    assert stats.preemptions > 0
+    assert stats.restored_bytes > 0
+
+
+def _collect(engine: Engine, got: dict[int, list[int]]) -> None:
+    for token in engine.step().tokens:
+        got.setdefault(token.id, []).append(token.token)
+    engine.scheduler.check()
+
+
 def test_a_tier_that_is_too_small_or_too_large_is_refused(cuda: FakeCuda, tmp_path: Path) -> None:
     artifact, checkpoint = write_model(tmp_path)
     for size, message in ((PAGE_BYTES - 1, "raise --kv-offload-host-gib"), (1 << 60, "lower --kv-offload-host-gib")):
