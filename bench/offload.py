@@ -42,7 +42,8 @@ from oi.runtime.step import open_runner
 GREEDY = SamplingParams(temperature=0.0)
 DECODE = ((8, 1024), (1, 1024))
 STEPS = 300
-IN_FLIGHT, PAGES_A_COPY = 3, 32
+IN_FLIGHT, PAGES_A_COPY, PAGES = 2, 512, 32
+"""Of `copying`, each way: as many as a restore of 16 k tokens queues at once."""
 REPEATS = 5
 ANSWER = 16
 
@@ -179,7 +180,7 @@ def copying(runner: Runner) -> list[dict[str, Any]]:
 
 
 class _Bus:
-    """Copies of pages that nobody uses, the last of the device's, so many in flight each way."""
+    """Copies of a few pages that nobody uses, the last of the device's, again and again."""
 
     def __init__(self, runner: Runner, ways: tuple[bool, ...]) -> None:
         self._copies, self._ways = _copies(runner), ways
@@ -192,8 +193,8 @@ class _Bus:
         for to_host in self._ways:
             while self._count[to_host] < IN_FLIGHT:
                 self._count[to_host] += 1
-                half = PAGES_A_COPY * to_host
-                moves = [(self._last - 1 - half - i, half + i) for i in range(PAGES_A_COPY)]
+                half = PAGES * to_host
+                moves = [(self._last - 1 - half - i % PAGES, half + i % PAGES) for i in range(PAGES_A_COPY)]
                 self._copies.start(Copy(to_host, moves, beside=1 << 20), ())
 
     def drain(self) -> float:
@@ -336,7 +337,7 @@ def _decode_steps(runner: Runner, batch: int, context: int) -> Iterator[float]:
 
 def _roomy(runner: Runner) -> int:
     """Tokens of pages that `_Bus` leaves alone."""
-    return (runner.geometry.pages - 2 * PAGES_A_COPY) * runner.geometry.page_size
+    return (runner.geometry.pages - 2 * PAGES) * runner.geometry.page_size
 
 
 def _copies(runner: Runner) -> Copies:
