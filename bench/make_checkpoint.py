@@ -102,13 +102,14 @@ def make_checkpoint(
     shape = SIZES[size]
     layers = layers or shape.layers
     folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / "config.json", _config(shape, layers, dtype))
+    _write_json(folder / "config.json", config_of(shape, layers, dtype))
     _write_json(folder / "generation_config.json", _generation_config())
     _write_tokenizer(tokenizer, folder)
     _write_weights(folder, _shapes(shape, layers), dtype, shard_bytes, seed)
 
 
-def _config(shape: Size, layers: int, dtype: DType) -> dict[str, Any]:
+def config_of(shape: Size, layers: int, dtype: DType = "bf16") -> dict[str, Any]:
+    """Its config.json."""
     return {
         "architectures": ["Qwen3ForCausalLM"],
         "attention_bias": False,

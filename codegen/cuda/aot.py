@@ -47,6 +47,8 @@ class Cubin:
     """It waits for the kernel ahead of it, so that it may be launched before that has ended."""
     boxes: tuple[TensorMapBox, ...]
     """Of its tensor descriptors, in order."""
+    ptx: str
+    """What it was assembled from, to be looked at."""
 
 
 def compile_all(sources: Sequence[KernelSource], arch: Arch) -> Iterator[tuple[KernelSource, Cubin]]:
@@ -93,6 +95,7 @@ def compile_one(source: KernelSource, arch: Arch) -> Cubin:
             TensorMapBox(tuple(map(int, meta["block_size"])), _SWIZZLES[meta["swizzle"]])
             for meta in getattr(metadata, "tensordesc_meta", None) or ()
         ),
+        ptx=ptx,
     )
 
 

@@ -14,23 +14,12 @@ from msgspec.structs import replace
 
 pytest.importorskip("triton")
 
+from bench.make_checkpoint import SIZES, config_of
 from oi.runtime.cuda_library import CudaLibrary, Operand
 from oi.runtime.manifest import Manifest
 from tests.codegen.cuda_replay import replay
 
 TINY = Path(__file__).parents[2] / "models" / "tiny"
-QWEN3_4B = {
-    "hidden_size": 2560,
-    "intermediate_size": 9728,
-    "num_hidden_layers": 36,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-    "vocab_size": 151936,
-    "max_position_embeddings": 40960,
-    "layer_types": ["full_attention"] * 36,
-}
-
 # oi-compile, on a machine without torch
 COMPILE = """
 import sys
@@ -95,7 +84,7 @@ def test_qwen3_4b(tmp_path: Path) -> None:
     """From its config.json alone, with the default limits: what a server of the 4B model runs."""
     model = tmp_path / "model"
     model.mkdir()
-    (model / "config.json").write_text(json.dumps(json.loads((TINY / "config.json").read_text()) | QWEN3_4B))
+    (model / "config.json").write_text(json.dumps(config_of(SIZES["4B"], SIZES["4B"].layers)))
     artifact = compiled(tmp_path, model, "--target", "cuda:sm_90")
     done = replay(artifact)
     made = library(artifact)

@@ -6,20 +6,18 @@ import json
 from pathlib import Path
 
 import oi.models
+from bench.make_checkpoint import SIZES, VOCAB_SIZE
 from oi.codegen.cuda.kernels.gemm import Gemm
 
 __all__ = ["MODELS", "products"]
 
 TINY = json.loads(Path(oi.models.__path__[0], "tiny", "config.json").read_text())
-VOCABULARY = 151936
 # hidden, intermediate, query heads, KV heads, head dim, vocabulary
 MODELS = {
-    "0.6B": (1024, 3072, 16, 8, 128, VOCABULARY),
-    "1.7B": (2048, 6144, 16, 8, 128, VOCABULARY),
-    "4B": (2560, 9728, 32, 8, 128, VOCABULARY),
-    "8B": (4096, 12288, 32, 8, 128, VOCABULARY),
-    "14B": (5120, 17408, 40, 8, 128, VOCABULARY),
-    "32B": (5120, 25600, 64, 8, 128, VOCABULARY),
+    **{
+        name: (size.hidden, size.intermediate, size.heads, size.kv_heads, size.head_dim, VOCAB_SIZE)
+        for name, size in SIZES.items()
+    },
     "tiny": tuple(
         TINY[name]
         for name in (
