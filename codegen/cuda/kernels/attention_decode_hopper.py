@@ -85,7 +85,7 @@ def _produce(
             lines = ()
             for j in gl.static_range(PAGES):
                 page = gl.load(pages_ptr + gl.minimum(block * PAGES + j, last_page))
-                lines = lines + (((page * L + layer) * (2 * K) + head) * B,)  # type: ignore[assignment]  # noqa: RUF005
+                lines = lines + (((page * L + layer) * (2 * K) + head) * B,)
             stage = copied % STAGES
             mbarrier.wait(empty.index(stage), (copied // STAGES & 1) ^ 1)
             mbarrier.expect(full.index(stage), 2 * BLOCK * D * 2)

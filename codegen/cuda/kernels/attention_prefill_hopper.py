@@ -115,7 +115,7 @@ def _produce(
                     lines = ()
                     for j in gl.static_range(PAGES):
                         page = gl.load(pages_ptr + gl.minimum(block * PAGES + j, last_page))
-                        lines = lines + (((page * L + layer) * (2 * K) + head // PER_HEAD) * B,)  # type: ignore[assignment]  # noqa: RUF005
+                        lines = lines + (((page * L + layer) * (2 * K) + head // PER_HEAD) * B,)
                     mbarrier.wait(k_empty.index(stage), phase ^ 1)
                     mbarrier.expect(k_full.index(stage), BLOCK * D * 2)
                     for j in gl.static_range(PAGES):

@@ -12,10 +12,6 @@ Dependencies: the weight depends on no earlier kernel, so its first DEPTH chunks
 the programs of one kernel run out, those of the next move in, so memory is never idle.
 """
 
-# mypy: disable-error-code="assignment,misc"
-# ruff: noqa: RUF005
-# Tuples grow and shrink as loops are unrolled, and Triton knows no starred ones.
-
 import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
