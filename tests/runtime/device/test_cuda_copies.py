@@ -171,11 +171,11 @@ def test_an_engine_that_has_too_few_pages_for_all(cuda: FakeCuda, tmp_path: Path
     aborted: set[int] = set()
     for id_ in range(60):
         asked[id_] = prompts[int(rng.integers(8))]
-        engine.submit(Submit(id_, asked[id_], SamplingParams(temperature=0.0), int(rng.integers(1, 20))))
+        engine.submit(Submit(id_, asked[id_], SamplingParams(temperature=0.0), int(rng.integers(10, 28))))
         if rng.random() < 0.1:
             aborted.add(id_ - int(rng.integers(4)))
             engine.abort(aborted)
-        for _ in range(int(rng.integers(12))):
+        for _ in range(int(rng.integers(9))):
             if engine.has_work:
                 _collect(engine, got)
     while engine.has_work:
