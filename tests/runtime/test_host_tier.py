@@ -31,7 +31,7 @@ in_turn_and_overlapping = pytest.mark.parametrize("overlaps", [False, True], ids
 
 
 def _engine(geometry: Geometry, overlaps: bool, copies: FakeCopies) -> Engine:
-    return Engine(FakeRunner(geometry, overlaps, copies), fitful())
+    return Engine(FakeRunner(geometry, overlaps, copies))
 
 
 def _advance(engine: Engine, client: Client) -> None:
