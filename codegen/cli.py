@@ -21,10 +21,11 @@ from oi.codegen.errors import CompileError
 from oi.codegen.model_file import find_model_file, load_model_file
 from oi.codegen.target import Target
 from oi.ir.errors import IRError
-from oi.runtime.artifact_path import DEFAULT_MODEL_FILE, default_path, host_target
+from oi.runtime.artifact_path import DEFAULT_MODEL_FILE, default_path
 from oi.runtime.checkpoint import config_hash, read_config, resolve
 from oi.runtime.errors import OiError
 from oi.runtime.manifest import Limits
+from oi.runtime.target import choose_target
 
 __all__ = ["main"]
 
@@ -100,9 +101,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _target_name(text: str) -> str:
-    if text == "auto":
-        return host_target()
-    if text != "cpu" and not text.startswith("cuda:"):
+    if text not in ("auto", "cpu") and not text.startswith("cuda:"):
         raise argparse.ArgumentTypeError(f"must be auto, cpu or like cuda:sm_90, found {text!r}")
     return text
 
@@ -118,17 +117,20 @@ def _compile(args: argparse.Namespace, console: Console) -> Compiled:
     model_file = load_model_file(find_model_file(args.model_file))
     checkpoint = resolve(args.model)
     hf_config = read_config(checkpoint)
-    default = _LIMITS[args.target.partition(":")[0]]
+    name, note = choose_target(args.target)
+    if note is not None:
+        print(f"oi-compile: note: {note}", file=sys.stderr)
+    default = _LIMITS[name.partition(":")[0]]
     sizes = (args.max_tokens or default[0], args.max_sequences or default[1])
     limits = Limits(*sizes, min(_EDITS_PER_SEQUENCE * sizes[1], _MOST_EDITS))
     folder = args.output or default_path(
-        config_hash(hf_config), None if sizes == default else sizes, model_file.path, args.target
+        config_hash(hf_config), None if sizes == default else sizes, model_file.path, name
     )
     dump = None if args.dump_ir is None else IrDump(args.dump_ir)
-    console.print(f"oi-compile: {checkpoint} for {args.target} with {model_file.path}")
+    console.print(f"oi-compile: {checkpoint} for {name} with {model_file.path}")
     with _Bars(console) as bars:
         bars.phase("compiler", 1)
-        target = _target(args.target, limits)
+        target = _target(name, limits)
         bars.step("loaded")
         return compile_artifact(model_file, hf_config, target, limits, folder, bars, dump)
 

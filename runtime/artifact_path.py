@@ -17,34 +17,28 @@ from pathlib import Path
 
 from oi.runtime.errors import ArtifactError
 from oi.runtime.host_cpu import host_cpu
-from oi.runtime.host_gpu import host_gpu
+from oi.runtime.target import choose_target
 
-__all__ = ["DEFAULT_MODEL_FILE", "artifact_key", "cache_folder", "default_path", "host_target", "installed_model_file"]
+__all__ = ["DEFAULT_MODEL_FILE", "artifact_key", "cache_folder", "default_path", "installed_model_file"]
 
 DEFAULT_MODEL_FILE = "models/qwen3.py"
-
-
-def host_target() -> str:
-    """The target that serves on this machine: its GPU's, like "cuda:sm_90", or "cpu" where it has none."""
-    gpu = host_gpu()
-    return "cpu" if gpu is None else f"cuda:{gpu}"
 
 
 def default_path(
     config_sha256: str,
     limits: tuple[int, int] | None = None,
     model_file: Path | None = None,
-    target: str | None = None,
+    target: str = "auto",
 ) -> Path:
     """The artifact's folder for a checkpoint of this `checkpoint.config_hash`.
 
     `limits` are (max_tokens, max_sequences) where they are not the compiler's defaults, `model_file`
-    is the model's definition where it is not `models/qwen3.py`, `target` is "cpu" or like "cuda:sm_90" where it is
-    not `host_target()`. The folder need not exist. Raises ArtifactError where this installation has no compiler, so
+    is the model's definition where it is not `models/qwen3.py`, `target` is as for `target.choose_target`, which
+    may raise. The folder need not exist. Raises ArtifactError where this installation has no compiler, so
     that only an artifact named by `--artifact` can be used.
     """
     model_file = model_file or installed_model_file(DEFAULT_MODEL_FILE)
-    return cache_folder() / "artifacts" / artifact_key(config_sha256, limits, model_file, target or host_target())
+    return cache_folder() / "artifacts" / artifact_key(config_sha256, limits, model_file, choose_target(target).target)
 
 
 def artifact_key(config_sha256: str, limits: tuple[int, int] | None, model_file: Path, target: str) -> str:

@@ -35,7 +35,7 @@ class CudaMachine(_Record, frozen=True, tag="cuda", tag_field="kind"):
     """Cubins for an NVIDIA GPU; the library file is a `cuda_library.CudaLibrary`."""
 
     arch: str
-    """Architecture of the cubins, like "sm_90"; the GPU's must be the same."""
+    """Architecture of the cubins, like "sm_90"; target.runs_on says which GPUs run them."""
 
     kind = "cuda"
 

@@ -48,9 +48,13 @@ def lower_attention(node: Node, rows: int, max_sequences: int, arch: Arch) -> No
     """
     if not isinstance(node.op, (Attention, QkvAttention)):
         return None
-    dim = _shape(node).head_dim
-    if dim < 16 or dim & (dim - 1):
-        raise MissingKernel(node, arch.name, "a head must have a power of two of columns there, 16 or more")
+    shape = _shape(node)
+    if shape.head_dim not in (16, 32, 64, 128):
+        raise MissingKernel(node, arch.name, "a head must have 16, 32, 64 or 128 columns there; --target cpu takes any")
+    if shape.group > 16:
+        raise MissingKernel(
+            node, arch.name, "at most 16 query heads may share a KV head there; --target cpu takes any number"
+        )
     if is_decode(node):
         return _decode(node, rows, rows, arch)
     decode, prefill = _decode(node, rows, max_sequences, arch), _prefill(node, rows, max_sequences, arch)
@@ -78,10 +82,13 @@ def _named_arguments(node: Node) -> dict[str, Argument]:
     return dict(zip(names, node_arguments(node), strict=True))
 
 
+def _target(shape: AttentionShape, arch: Arch) -> str:
+    """Hopper's kernels copy 64 columns at once; the default launches are for all."""
+    return arch.name if shape.head_dim % 64 == 0 else "any"
+
+
 def _choose_decode(shape: AttentionShape, sequences: int, arch: Arch) -> Decode:
-    # Hopper's kernel copies 64 columns at once; the default is for all.
-    target = arch.name if shape.head_dim % 64 == 0 else "any"
-    return choose_decode(sequences, target=target, multiprocessors=arch.multiprocessors)
+    return choose_decode(sequences, target=_target(shape, arch), multiprocessors=arch.multiprocessors)
 
 
 def _decode(node: Node, rows: int, sequences: int, arch: Arch) -> NodeSource:
@@ -128,7 +135,7 @@ def _decode_call(node: Node, config: Decode, given: dict[str, Argument], arch: A
 
 def _prefill(node: Node, tokens: int, sequences: int, arch: Arch) -> NodeSource:
     shape, given = _shape(node), _named_arguments(node)
-    config: Prefill = choose_prefill(tokens, target=arch.name, multiprocessors=arch.multiprocessors)
+    config: Prefill = choose_prefill(tokens, target=_target(shape, arch), multiprocessors=arch.multiprocessors)
     plan: Array = ("i32", (config.plan_size(shape, tokens, sequences),))
     scratch = {"plan": plan, **config.scratch(shape)}
     given |= scratch_arguments("attention_prefill", scratch)

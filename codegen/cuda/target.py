@@ -78,7 +78,8 @@ class CudaTarget:
         with_angles = isinstance(node.op, (ops.QkvNormRopeWrite, ops.QkvAttention))
         checked = node.operands[:3] if with_angles else node.operands
         if any(value.type.dtype is DType.F32 for value in checked):
-            raise MissingKernel(node, self.arch.name, "weights and activations must be bf16 there")
+            mend = "weights must be bf16 there: convert the checkpoint, or choose --target cpu"
+            raise MissingKernel(node, self.arch.name, mend)
 
     def _sizes(self, node: Node) -> tuple[str, list[int]]:
         """The symbolic dim that a node's rows are, and the buckets of it.

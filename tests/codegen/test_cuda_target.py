@@ -23,6 +23,7 @@ from oi.codegen.target import MissingKernel
 from oi.ir.types import DType
 from oi.runtime.artifact_path import installed_model_file
 from oi.runtime.manifest import Limits
+from oi.runtime.target import ARCHITECTURES
 
 CONFIG = json.loads((Path(__file__).parents[2] / "models" / "tiny" / "config.json").read_text())
 LIMITS = Limits(512, 32, 1000)
@@ -111,20 +112,36 @@ def test_weights_that_are_read_as_one_follow_each_other() -> None:
 
 
 def test_only_bf16_weights_are_taken() -> None:
-    with pytest.raises(MissingKernel, match="must be bf16"):
+    with pytest.raises(MissingKernel, match="must be bf16 there: convert the checkpoint, or choose --target cpu"):
         lowered("sm_90", {"dtype": "float32"})
 
 
-@pytest.mark.parametrize("dim", [48, 8])
+@pytest.mark.parametrize("dim", [8, 48, 256])
 def test_head_sizes_without_a_kernel_are_named(dim: int) -> None:
-    with pytest.raises(MissingKernel, match="power of two"):
+    with pytest.raises(MissingKernel, match="16, 32, 64 or 128 columns there; --target cpu"):
         lowered("sm_90", {"head_dim": dim})
+
+
+def test_so_are_groups_of_heads() -> None:
+    with pytest.raises(MissingKernel, match="at most 16 query heads may share a KV head"):
+        lowered("sm_80", {"num_attention_heads": 17, "num_key_value_heads": 1})
+
+
+def test_hopper_kernels_take_heads_of_64_columns_and_more() -> None:
+    for dim in (16, 32, 64):
+        sources = lowered("sm_90", {"head_dim": dim}).kernels.values()
+        names = {c.kernel.function for source in sources if isinstance(source, NodeSource) for c in source.calls}
+        assert any(name.endswith("_hopper") for name in names) == (dim == 64)
+
+
+def test_the_runtime_knows_the_architectures() -> None:
+    assert tuple(ARCHS) == ARCHITECTURES
 
 
 @pytest.mark.parametrize(
     ("arch", "limits", "message"),
     [
-        ("sm_75", LIMITS, "cuda:sm_80, cuda:sm_89, cuda:sm_90, cuda:sm_120 and cpu"),
+        ("sm_75", LIMITS, "choose from sm_80, sm_89, sm_90, sm_120"),
         ("sm_90", Limits(4096, 257, 1000), "at most 256 sequences"),
         ("sm_90", Limits(16, 32, 1000), "16 tokens cannot advance 32 sequences"),
     ],

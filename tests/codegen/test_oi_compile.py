@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def _no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(cli, "_target", lambda name, limits: FakeTarget())
-    monkeypatch.setattr("oi.runtime.artifact_path.host_gpu", lambda: None)
+    monkeypatch.setattr("oi.runtime.target.host_gpu", lambda: None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
@@ -142,7 +142,7 @@ def test_a_gpu_is_compiled_for_by_default_where_one_is(
     checkpoint: Path, config: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    monkeypatch.setattr("oi.runtime.artifact_path.host_gpu", lambda: "sm_90")
+    monkeypatch.setattr("oi.runtime.target.host_gpu", lambda: "sm_90")
     monkeypatch.setattr(cli, "_target", lambda name, limits: asked.append(name) or FakeTarget())
     assert cli.main(["--model", str(checkpoint)]) == 0
     assert cli.main(["--model", str(checkpoint), "--target", "auto", "--max-sequences", "8"]) == 0
@@ -152,6 +152,17 @@ def test_a_gpu_is_compiled_for_by_default_where_one_is(
     assert (limits.max_tokens, limits.max_sequences) == (4096, 256)
     assert read(default_path(config_hash(config), (4096, 8), target="cuda:sm_90")).limits.max_sequences == 8
     assert read(default_path(config_hash(config), target="cpu")).limits.max_tokens == 512
+
+
+def test_a_gpu_without_kernels_is_left_out_visibly(
+    checkpoint: Path, config: dict[str, object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("oi.runtime.target.host_gpu", lambda: "sm_100")
+    assert cli.main(["--model", str(checkpoint)]) == 0
+    assert "oi-compile: note: this GPU is sm_100" in capsys.readouterr().err
+    assert read(default_path(config_hash(config), target="cpu")).limits.max_tokens == 512
+    assert cli.main(["--model", str(checkpoint), "--target", "cuda:sm_100"]) == 1
+    assert "no kernels for 'sm_100'; choose --target from cuda:sm_80" in capsys.readouterr().err
 
 
 def test_notes_of_the_target_are_shown(

@@ -20,14 +20,14 @@ from oi.runtime.checkpoint import read_config
 from oi.runtime.engine import Engine
 from oi.runtime.engine_settings import EngineSettings
 from oi.runtime.errors import DeviceError
-from oi.runtime.host_gpu import host_gpu
 from oi.runtime.manifest import CudaMachine, Limits
 from oi.runtime.messages import SamplingParams, Submit
 from oi.runtime.step import open_runner
+from oi.runtime.target import choose_target
 from tests.e2e.conftest import Silent
 from tests.e2e.test_greedy import GENERATED, PROMPTS, generate
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(host_gpu() is None, reason="no NVIDIA GPU here")]
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(choose_target().target == "cpu", reason="no NVIDIA GPU here")]
 
 LIMITS = Limits(512, 64, 64 * 4096)
 
@@ -37,8 +37,7 @@ def cuda_artifact(bundled: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     from oi.codegen.cuda.target import CudaTarget
 
     folder = tmp_path_factory.mktemp("cuda") / "artifact"
-    arch = host_gpu()
-    assert arch is not None
+    arch = choose_target().target.removeprefix("cuda:")
     model_file = load_model_file(installed_model_file("qwen3.py"))
     compile_artifact(model_file, read_config(bundled), CudaTarget.of(arch, LIMITS), LIMITS, folder, Silent())
     return folder

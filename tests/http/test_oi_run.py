@@ -73,15 +73,44 @@ def test_a_missing_artifact_is_an_error_that_names_the_command(checkpoint: Path,
     assert error.endswith(f" -o {tmp_path / 'none'}")
 
 
+def elsewhere(change: str) -> list[str]:
+    """oi-run, where this code has made the machine another."""
+    return [sys.executable, "-c", f"import sys\n{change}\nfrom oi.runtime.cli import main; sys.exit(main())"]
+
+
+def with_gpu(arch: str) -> str:
+    return f"import oi.runtime.target as t; t.host_gpu = lambda: {arch!r}"
+
+
 def test_without_a_compiler_the_error_names_the_install(checkpoint: Path, tmp_path: Path) -> None:
-    code = (
-        "import sys, importlib.util as u; find = u.find_spec\n"
-        "u.find_spec = lambda name, *rest: None if name == 'tvm' else find(name, *rest)\n"
-        "from oi.runtime.cli import main; sys.exit(main())"
+    change = (
+        "import importlib.util as u; find = u.find_spec\n"
+        "u.find_spec = lambda name, *rest: None if name in ('tvm', 'triton') else find(name, *rest)"
     )
     arguments = ["x", "--model", str(checkpoint), "--artifact", str(tmp_path / "none")]
-    error = one_line_error(run(*arguments, command=[sys.executable, "-c", code]))
+    error = one_line_error(run(*arguments, command=elsewhere(change)))
     assert "pip install 'oi[compile]'" in error
+
+
+@pytest.mark.parametrize("target", ["tpu", "cuda", "cuda:sm_75"])
+def test_a_target_that_is_none(target: str, checkpoint: Path, tmp_path: Path) -> None:
+    arguments = ["x", "--model", str(checkpoint), "--artifact", str(tmp_path / "none"), "--target", target]
+    assert "choose --target from " in one_line_error(run(*arguments, command=RUN_REAL))
+
+
+def test_a_gpu_without_its_package_is_said_before_anything_is_compiled(checkpoint: Path, tmp_path: Path) -> None:
+    change = with_gpu("sm_90") + "; sys.modules['cuda.bindings.driver'] = None"
+    arguments = ["x", "--model", str(checkpoint), "--artifact", str(tmp_path / "none")]
+    error = one_line_error(run(*arguments, command=elsewhere(change)))
+    assert "pip install 'oi[cuda]', or serve on the CPU with --target cpu" in error
+
+
+def test_a_gpu_without_kernels_is_left_out_visibly(checkpoint: Path, tmp_path: Path) -> None:
+    arguments = ["x", "--model", str(checkpoint), "--artifact", str(tmp_path / "none"), "--no-compile"]
+    found = run(*arguments, command=elsewhere(with_gpu("sm_103")))
+    note, error = found.stderr.splitlines()
+    assert note.startswith("oi: this GPU is sm_103, for which there are no kernels")
+    assert "--target cpu" in error
 
 
 def test_an_engine_that_cannot_start(checkpoint: Path) -> None:

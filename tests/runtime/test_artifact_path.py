@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from oi.runtime import artifact_path
+from oi.runtime import artifact_path, target
 from oi.runtime.artifact_path import artifact_key, cache_folder, default_path, installed_model_file
 from oi.runtime.errors import ArtifactError
 from oi.runtime.host_cpu import HostCpu
@@ -52,10 +52,14 @@ def test_changes_with_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_default_target_is_the_gpu_that_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artifact_path, "host_gpu", lambda: None)
+    monkeypatch.setattr(target, "host_gpu", lambda: None)
     assert default_path("c" * 64) == default_path("c" * 64, target="cpu")
-    monkeypatch.setattr(artifact_path, "host_gpu", lambda: "sm_90")
+    monkeypatch.setattr(target, "host_gpu", lambda: "sm_90")
     assert default_path("c" * 64) == default_path("c" * 64, target="cuda:sm_90")
+
+
+def test_gpus_that_run_the_same_cubins_share_an_artifact() -> None:
+    assert default_path("c" * 64, target="cuda:sm_86") == default_path("c" * 64, target="cuda:sm_80")
 
 
 def test_changes_with_the_compilers_sources_and_not_with_its_caches(

@@ -75,8 +75,11 @@ def choose_gemm(gemm: Gemm, rows: int, *, target: str = "sm_90", multiprocessors
 
 
 def _fits_hopper(gemm: Gemm) -> bool:
-    """A step of k is 64 columns of a tensor descriptor; fewer than 64 columns of y would leave tiles empty."""
-    return gemm.k % 64 == 0 and gemm.n % 8 == 0 and gemm.n >= 64
+    """A step of k is 64 columns of a tensor descriptor, or 128, and Triton fails where there is but one.
+
+    Fewer than 64 columns of y would leave tiles empty.
+    """
+    return gemm.k % 64 == 0 and gemm.k > 128 and gemm.n % 8 == 0 and gemm.n >= 64
 
 
 def default_gemm(gemm: Gemm, rows: int, multiprocessors: int = 132) -> Gemv | Skinny | Prefill:

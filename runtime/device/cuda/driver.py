@@ -39,7 +39,8 @@ def load_bindings() -> Any:
         return import_module("cuda.bindings.driver")
     except ImportError as e:
         raise DeviceError(
-            f"the GPU is driven through cuda-bindings, which is missing: pip install 'oi[cuda]' ({e})"
+            f"the GPU is driven through cuda-bindings, which is missing: pip install 'oi[cuda]', or serve on the "
+            f"CPU with --target cpu ({e})"
         ) from e
 
 
@@ -78,7 +79,9 @@ class Driver:
         try:
             status, *results = getattr(self.api, function)(*args)
         except RuntimeError as e:  # what the bindings raise where libcuda, or a function in it, is missing
-            mend = _UPDATE if "not found" in str(e) else "install the NVIDIA driver, or compile for the CPU"
+            mend = (
+                _UPDATE if "not found" in str(e) else "install the NVIDIA driver, or serve on the CPU with --target cpu"
+            )
             raise DeviceError(f"{e}; {mend}") from e
         if int(status):
             raise DeviceError(self._explain(function, status))

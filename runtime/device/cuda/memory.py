@@ -14,6 +14,7 @@ from oi.runtime.cuda_library import CudaLibrary
 from oi.runtime.device.base import io_shape
 from oi.runtime.device.cuda.driver import Driver
 from oi.runtime.device.cuda.inputs import EDITS, PER_ROW, STEP
+from oi.runtime.errors import DeviceError
 from oi.runtime.manifest import Manifest
 
 __all__ = ["Work", "left_for_pages", "output_bytes", "work_sizes"]
@@ -72,11 +73,16 @@ def output_bytes(manifest: Manifest, rows: int) -> dict[str, int]:
     return sizes
 
 
-def left_for_pages(driver: Driver) -> int:
-    """Bytes that KV pages may take when all but them and the graphs is there.
+def left_for_pages(driver: Driver, page_bytes: int) -> int:
+    """Bytes that KV pages may take when all but them and the graphs is there. Raises DeviceError where none fits.
 
     Half a GiB is kept for what the driver takes by itself: graphs (27 MiB measured for 8,800 nodes), and stacks of
     kernels that have one.
     """
-    free, _ = driver.memory()
-    return max(0, free - _KEEP)
+    free, total = driver.memory()
+    if free < _KEEP + page_bytes:
+        raise DeviceError(
+            f"weights and activations leave {free >> 20} of the GPU's {total >> 20} MiB free, graphs and a first KV "
+            f"page take {_KEEP + page_bytes >> 20}: end what else uses it (nvidia-smi), or serve a smaller model"
+        )
+    return free - _KEEP

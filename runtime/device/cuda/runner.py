@@ -32,6 +32,7 @@ from oi.runtime.engine_settings import EngineSettings
 from oi.runtime.errors import ArtifactError, DeviceError
 from oi.runtime.geometry import Geometry, capacity, host_slots, plan
 from oi.runtime.manifest import Manifest
+from oi.runtime.target import cubins_for, runs_on
 
 __all__ = ["open_cuda_runner", "open_on"]
 
@@ -75,7 +76,8 @@ def _open(bindings: Any, artifact: Artifact, folder: Path, settings: EngineSetti
         rows = sizes_up_to(library.buckets.rows, roomy.max_num_seqs)[-1]
         work = Work(driver, work_sizes(manifest, library, rows, 4 * block.words), stream)
         _copy_constants(driver, artifact, work["constants"])
-        geometry = plan(artifact, settings, left_for_pages(driver))
+        left = settings.kv_bytes or left_for_pages(driver, manifest.kv.page_bytes)
+        geometry = plan(artifact, settings, left)
         kv = _pages(driver, geometry.pages * manifest.kv.page_bytes, stream)
         clock.lap("allocate")
         at = work.group("io:")
@@ -118,10 +120,12 @@ def _read_library(artifact: Artifact) -> CudaLibrary:
 
 
 def _check_arch(driver: Driver, artifact: Artifact) -> None:
-    if driver.arch != artifact.manifest.target.arch:
+    target, gpu = artifact.manifest.target.arch, driver.arch
+    if not runs_on(target, gpu):
+        other = "cpu" if (cubins := cubins_for(gpu)) is None else f"cuda:{cubins}"
         raise DeviceError(
-            f"the artifact at {artifact.folder} is for {artifact.manifest.target.arch}, this GPU is {driver.arch}; "
-            f"compile another: oi-compile models/qwen3.py --target cuda:{driver.arch}"
+            f"the artifact at {artifact.folder} is for {target}, this GPU is {gpu}; "
+            f"compile another: oi-compile models/qwen3.py --target {other}"
         )
 
 

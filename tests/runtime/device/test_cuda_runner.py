@@ -311,6 +311,19 @@ def test_another_gpu(cuda: FakeCuda, tmp_path: Path) -> None:
         open_on(cuda, *write_model(tmp_path, arch="sm_80"), settings())
 
 
+def test_a_gpu_without_kernels_of_its_own(cuda: FakeCuda, tmp_path: Path) -> None:
+    cuda.arch = "sm_103"
+    with pytest.raises(DeviceError, match=r"for sm_90, this GPU is sm_103.*--target cpu"):
+        open_on(cuda, *write_model(tmp_path), settings())
+
+
+def test_a_gpu_that_runs_the_cubins_of_another(cuda: FakeCuda, tmp_path: Path) -> None:
+    cuda.arch = "sm_86"
+    runner = open_on(cuda, *write_model(tmp_path, arch="sm_80"), settings())
+    one = Sequence([1, 2, 1], [7])
+    assert runner.finish(runner.start(make_batch([(one, 3, True, None)]))).tokens.tolist() == [hidden(one.tokens)]
+
+
 def test_memory_that_is_not_there(cuda: FakeCuda, tmp_path: Path) -> None:
     cuda.fail_next["cuMemAlloc"] = OUT_OF_MEMORY
     with pytest.raises(DeviceError, match=r"weights take 0 MiB; the GPU has .* free"):
@@ -325,7 +338,9 @@ def test_pages_take_what_is_left(cuda: FakeCuda, tmp_path: Path) -> None:
 
 def test_no_room_for_pages(cuda: FakeCuda, tmp_path: Path) -> None:
     cuda.total = 100 << 20
-    with pytest.raises(DeviceError, match="--max-model-len"):
+    with pytest.raises(
+        DeviceError, match=r"leave 99 of the GPU's 100 MiB free, graphs and a first KV page take 512: end"
+    ):
         open_on(cuda, *write_model(tmp_path), EngineSettings("", ""))
 
 
