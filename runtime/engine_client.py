@@ -158,7 +158,8 @@ class EngineClient(asyncio.Protocol):
                 if not self.ready.done():
                     self.ready.set_result(message)
             case Fatal(text):
-                _log.error("the engine gives up: %s", text)
+                if self.ready.done():  # or whoever waits for it is told
+                    _log.error("the engine gives up: %s", text)
                 self._fatal = text
 
     def _reason(self) -> str:

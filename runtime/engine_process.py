@@ -97,8 +97,11 @@ def main(arguments: list[str]) -> int:
     except ChannelClosed:
         return 0
     except Exception as e:
-        traceback.print_exc()
-        message = str(e) if isinstance(e, OiError) else f"{type(e).__name__}: {e}"
+        if isinstance(e, OiError):
+            message = str(e)
+        else:
+            traceback.print_exc()
+            message = f"{type(e).__name__}: {e}"
         channel.send_last(Fatal(message), _LAST_WORD_S)
         return 1
     return 0
