@@ -74,7 +74,8 @@ def _check(name: str, tensor: StoredTensor, buffer: Buffer) -> None:
     if tensor.dtype != buffer.dtype or list(tensor.shape) != buffer.shape:
         raise CheckpointError(
             f"weight {name!r} is {tensor.dtype}{list(tensor.shape)} in the checkpoint, {buffer.dtype}{buffer.shape} "
-            f"in the artifact; is it the model that was compiled? (a GPU takes bf16 weights: convert others, or choose --target cpu)"
+            f"in the artifact; is it the model that was compiled? (a GPU takes bf16 weights: convert others, or choose "
+            "--target cpu)"
         )
 
 
