@@ -13,7 +13,8 @@ _OK = 0
 def host_gpu() -> str | None:
     """The architecture of the first GPU that CUDA_VISIBLE_DEVICES leaves, like "sm_90".
 
-    One that it names otherwise than by number counts as the machine's first. None where no NVIDIA GPU or no driver is found. `nvmlInit` takes some milliseconds, where `cuInit` takes hundreds.
+    One that it names otherwise than by number counts as the machine's first. None where no NVIDIA GPU or no driver is
+    found. `nvmlInit` takes some milliseconds, where `cuInit` takes hundreds.
     """
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
     if not first or first.startswith("-"):
