@@ -20,7 +20,7 @@ def test_answers_are_as_documented(tmp_path: Path) -> None:
             "--phases",
             "coverage,fuzzing",
             "--max-examples",
-            "50",
+            "30",
             "--request-timeout",
             "60",  # 128 choices of 128 tokens take their time
             "--exclude-checks",
