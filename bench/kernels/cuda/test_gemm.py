@@ -16,9 +16,10 @@ if not torch.cuda.is_available():
     pytest.skip("needs an NVIDIA GPU", allow_module_level=True)
 
 from oi.codegen.cuda.kernels.gemm import Gemm  # noqa: E402
+from oi.codegen.cuda.tuning.gemm_candidates import LM_HEAD, QWEN3  # noqa: E402
 from oi.codegen.cuda.tuning.gemm_launch import Scratch, launch  # noqa: E402
 from oi.codegen.cuda.tuning.gemm_table import choose_gemm  # noqa: E402
-from oi.codegen.cuda.tuning.tune_gemm import LM_HEAD, QWEN3, cublas, timed, weights  # noqa: E402
+from oi.codegen.cuda.tuning.gemm_timing import cublas, timed, weights  # noqa: E402
 
 pytestmark = pytest.mark.gpu
 

@@ -11,7 +11,7 @@ from typing import Any
 from oi.codegen.cuda.kernels.gemm import SHARED_BYTES, Gemm, Gemv, Portable, Prefill, Skinny
 from oi.codegen.errors import CompileError
 
-__all__ = ["MOST_F32_ROWS", "Choice", "choose_gemm", "default_gemm", "default_portable", "table_key"]
+__all__ = ["KERNELS", "MOST_F32_ROWS", "Choice", "choose_gemm", "default_gemm", "default_portable", "table_key"]
 
 MOST_F32_ROWS = 256
 """Rows of a float32 result: they are columns of one tensor core instruction."""
@@ -27,7 +27,12 @@ _START_BYTES = 32 << 10
 _MOST_PARTIAL_BYTES = 32 << 20  # stays in L2
 
 
-_KERNELS = {"gemv": Gemv, "skinny": Skinny, "prefill": Prefill, "portable": Portable}
+KERNELS: dict[str, type[Gemv | Skinny | Prefill | Portable]] = {
+    "gemv": Gemv,
+    "skinny": Skinny,
+    "prefill": Prefill,
+    "portable": Portable,
+}
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ def choose_gemm(gemm: Gemm, rows: int, *, target: str = "sm_90", multiprocessors
     for entry in _table(target).get(table_key(gemm), ()):
         first, last = entry["rows"]
         if first <= rows and (last is None or rows <= last):
-            return Choice(_KERNELS[entry["kernel"]](**entry["config"]), tuned=True)
+            return Choice(KERNELS[entry["kernel"]](**entry["config"]), tuned=True)
     default = default_gemm if target == "sm_90" and _fits_hopper(gemm) else default_portable
     return Choice(default(gemm, rows, multiprocessors), tuned=False)
 

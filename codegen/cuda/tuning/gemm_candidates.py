@@ -1,0 +1,81 @@
+"""What is worth trying for a product: launches for `tune_gemm`, and the products of the models that it tunes for."""
+
+from __future__ import annotations
+
+from oi.codegen.cuda.kernels.gemm import Gemm, Gemv, Portable, Prefill, Skinny, block_m
+from oi.codegen.cuda.tuning.gemm_launch import Config
+
+__all__ = ["LAYERS", "LM_HEAD", "QWEN3", "candidates"]
+
+LAYERS = {"4B": 36, "8B": 36, "0.6B": 28}
+QWEN3 = {
+    "4B": {"qkv": Gemm(6144, 2560), "o": Gemm(2560, 4096), "swiglu": Gemm(9728, 2560, True), "down": Gemm(2560, 9728)},
+    "8B": {
+        "qkv": Gemm(6144, 4096),
+        "o": Gemm(4096, 4096),
+        "swiglu": Gemm(12288, 4096, True),
+        "down": Gemm(4096, 12288),
+    },
+    "0.6B": {
+        "qkv": Gemm(4096, 1024),
+        "o": Gemm(1024, 2048),
+        "swiglu": Gemm(3072, 1024, True),
+        "down": Gemm(1024, 3072),
+    },
+}
+LM_HEAD = {name: Gemm(151936, k, f32=True) for name, k in (("4B", 2560), ("8B", 4096), ("0.6B", 1024))}
+
+
+def candidates(gemm: Gemm, rows: int) -> list[Config]:
+    """For x [rows, k]."""
+    found: list[Config] = []
+    if rows <= 256:
+        found += [*_gemv(gemm, rows), *_skinny(gemm, rows), *_portable(gemm, rows)]
+    if rows > 128 and not gemm.f32:
+        found += _prefill(gemm)
+    return found
+
+
+def _gemv(gemm: Gemm, rows: int) -> list[Gemv]:
+    depths = (1, 2, 3, 4, 5, 8) if rows == 1 else (2, 3) if rows <= 4 else ()
+    return [Gemv(2, depth, 2) for depth in depths if depth <= gemm.k // 512]
+
+
+def _skinny(gemm: Gemm, rows: int) -> list[Skinny]:
+    """Rings of half an SM and of a whole one; one program for each multiprocessor, or as many as cut tiles evenly."""
+    found = []
+    parts = 2 if gemm.swiglu else 1
+    sums = parts * block_m(rows) // 2  # registers of a thread
+    for block_n, block_k, room in ((64, 128, 107), (64, 64, 107), (64, 128, 218), (128, 64, 218)):
+        stage = Skinny(block_n, block_k, 1, 1).shared_bytes(gemm, rows)
+        stages = min((room << 10) // stage, 10)
+        if stages < 2 or sums > 128 or (block_n == 128) != (sums == 128 and parts == 1 and room == 218):
+            continue
+        if rows <= 32 and block_k == 64:
+            continue
+        tiles = -(-gemm.n // block_n)
+        even = [tiles * s for s in range(1, 7) if 90 <= tiles * s <= 152]
+        found += [Skinny(block_n, block_k, stages, p) for p in (132, *even)]
+    return list(dict.fromkeys(found))
+
+
+def _portable(gemm: Gemm, rows: int) -> list[Portable]:
+    """Tiles of all rows or half of them, their sums split to fill a GPU of 132 multiprocessors once or nearly twice."""
+    if gemm.f32 or not 64 <= rows <= 512:
+        return []
+    found = []
+    for block_m_, block_n, stages in ((64, 64, 4), (64, 128, 4), (128, 64, 4), (128, 128, 4)):
+        if not min(rows // 2, 128) <= block_m_ <= rows:
+            continue
+        columns = block_n // 2 if gemm.swiglu else block_n
+        tiles = Portable(block_m_, columns, 64, stages).tiles(gemm, rows)
+        for splits in {max(1, 132 // tiles), max(1, 264 // tiles)}:
+            if tiles * splits <= 264 and splits <= 8:
+                found.append(Portable(block_m_, columns, 64, stages, splits))
+    return found
+
+
+def _prefill(gemm: Gemm) -> list[Prefill]:
+    linear = ((128, 256, 0), (128, 128, 128), (128, 128, 64), (128, 128, 32), (128, 128, 0), (256, 128, 32))
+    tiles = ((128, 128, 128), (128, 64, 64)) if gemm.swiglu else linear
+    return [Prefill.of_tile(gemm, *tile) for tile in tiles]
