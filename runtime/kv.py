@@ -7,10 +7,13 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from oi.runtime.copies import Copy
 from oi.runtime.host_tier import HostTier
 from oi.runtime.pages import PagePool
-from oi.runtime.prefix import PrefixIndex, extend_chain, partial_hash, root_hash
+from oi.runtime.prefix import Chains, PrefixIndex, partial_hash, root_hash
 
 __all__ = ["PageTable", "PagedKv", "Tail"]
 
@@ -55,8 +58,9 @@ class PagedKv:
         self.steps = 0
         """Started so far; whoever starts them counts."""
         self._pool = PagePool(num_pages)
-        self._index = PrefixIndex()
-        self._used = [0] * num_pages
+        self._index = PrefixIndex(num_pages)
+        self._chains = Chains(page_size)
+        self._used = np.zeros(num_pages, np.int64)
         """Steps that had been started when the page was let go: none after them uses it."""
 
     @property
@@ -81,32 +85,28 @@ class PagedKv:
     def pages_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.page_size)
 
-    def match(self, table: PageTable, tokens: array[int]) -> list[int]:
+    def match(self, table: PageTable, tokens: array[int]) -> NDArray[np.int32]:
         """The longest run of indexed pages that holds a prefix of `tokens`, at least the last token left out.
 
         (That one is computed in any case: its logits are wanted.) Nothing is held yet.
         """
-        extend_chain(table.root, table.chain, tokens, self.page_size, (len(tokens) - 1) // self.page_size)
-        pages: list[int] = []
-        for hash_ in table.chain[: (len(tokens) - 1) // self.page_size]:
-            page = self._index.find(hash_)
-            if page is None:
-                break
-            pages.append(page)
-        return pages
+        full = (len(tokens) - 1) // self.page_size
+        self._chains.extend(table.root, table.chain, tokens, full)
+        pages = self._index.find(table.chain[:full])
+        missing = np.flatnonzero(pages < 0)
+        return pages[: missing[0]] if len(missing) else pages
 
-    def can_allocate(self, num_tokens: int, matched: list[int], spare: int) -> bool:
+    def can_allocate(self, num_tokens: int, matched: NDArray[np.int32], spare: int) -> bool:
         """Whether a table that starts with `matched` can reach `num_tokens` and leave `spare` pages available."""
-        idle_matched = sum(map(self._index.is_idle, matched))
+        idle_matched = self._index.count_idle(matched)
         return self.pages_for(num_tokens) - len(matched) + idle_matched + spare <= self.num_available
 
-    def adopt(self, table: PageTable, matched: list[int]) -> int:
+    def adopt(self, table: PageTable, matched: NDArray[np.int32]) -> int:
         """Start an empty table with pages just matched; returns the number of tokens they hold."""
         assert not table.pages, "a table adopts a prefix before it has any page"
-        for page in matched:
-            self._index.unpark(page)
-            self._pool.retain(page)
-        table.pages.extend(matched)
+        self._index.unpark(matched)
+        self._pool.retain(matched)
+        table.pages.frombytes(matched.tobytes())
         table.sealed = len(matched)
         return len(matched) * self.page_size
 
@@ -119,8 +119,8 @@ class PagedKv:
             if not self._pool.num_free:
                 page, hash_ = self._index.evict()
                 if self.tier is not None:
-                    self.tier.keep(hash_, page, self._used[page])
-                self._pool.free(page)
+                    self.tier.keep(hash_, page, int(self._used[page]))
+                self._pool.free([page])
             table.pages.append(self._pool.take())
         return True
 
@@ -133,33 +133,37 @@ class PagedKv:
         full = computed // self.page_size
         if full == table.sealed:
             return
-        extend_chain(table.root, table.chain, tokens, self.page_size, full)
-        for i in range(table.sealed, full):
-            mine, known = table.pages[i], self._index.find(table.chain[i])
-            if known is None:
-                self._index.insert(table.chain[i], mine)
-            else:
-                self._index.unpark(known)
-                self._pool.retain(known)
-                table.pages[i] = known
-                self._let_go(mine)
+        self._chains.extend(table.root, table.chain, tokens, full)
+        known = self._index.find(table.chain[table.sealed : full])
+        for i in np.flatnonzero(known >= 0).tolist():
+            self._take_over(table, table.sealed + i, known[i : i + 1])
+        fresh = np.flatnonzero(known < 0) + table.sealed
+        self._index.insert([table.chain[i] for i in fresh], [table.pages[i] for i in fresh])
         table.sealed = full
+
+    def _take_over(self, table: PageTable, i: int, known: NDArray[np.int32]) -> None:
+        """Page i of the table is from now on the page `known`, which holds the same."""
+        self._index.unpark(known)
+        self._pool.retain(known)
+        self._let_go(np.array([table.pages[i]], np.int32), sealed=False)
+        table.pages[i] = int(known[0])
 
     def release(self, table: PageTable) -> None:
         """The sequence gives up its pages; sealed ones stay in the index until evicted."""
-        for page in reversed(table.pages):
-            self._let_go(page)
+        last_first = np.array(table.pages, np.int32)[::-1]
+        unsealed = len(last_first) - table.sealed
+        self._let_go(last_first[:unsealed], sealed=False)
+        self._let_go(last_first[unsealed:], sealed=True)
         del table.pages[:]
         table.sealed = 0
 
-    def _let_go(self, page: int) -> None:
-        if self._pool.release(page):
-            return
-        self._used[page] = self.steps
-        if self._index.holds(page):
-            self._index.park(page)
+    def _let_go(self, pages: NDArray[np.int32], *, sealed: bool) -> None:
+        idle = self._pool.release(pages)
+        self._used[idle] = self.steps
+        if sealed:
+            self._index.park(idle)
         else:
-            self._pool.free(page)
+            self._pool.free(idle.tolist())
 
     def put_off(self, table: PageTable, tokens: array[int], computed: int) -> None:
         """The sequence gives up its pages and will be back: nothing of what is computed, and sealed, is lost.
@@ -199,7 +203,7 @@ class PagedKv:
         assert enough, "whoever is admitted has pages for all its tokens"
         end = table.sealed + len(hashes)
         pages = table.pages[table.sealed : end].tolist()
-        copy = self.tier.restore(hashes, pages, slots, max(self._used[page] for page in pages))
+        copy = self.tier.restore(hashes, pages, slots, int(self._used[pages].max()))
         is_tail = table.tail is not None and table.tail.hash == hashes[-1]
         return copy, table.tail.num_tokens if is_tail and table.tail is not None else end * self.page_size
 
@@ -211,7 +215,7 @@ class PagedKv:
             if (aged := self._index.age()) is None:
                 return
             page, hash_ = aged
-            self.tier.keep(hash_, page, self._used[page])
+            self.tier.keep(hash_, page, int(self._used[page]))
 
     def check(self, tables: Iterable[PageTable]) -> None:
         """Prove that pages are conserved, in both tiers, `tables` being all that exist. Raises AssertionError."""
@@ -226,4 +230,4 @@ class PagedKv:
         writable = [page for table in tables for page in table.pages[table.sealed :]]
         assert all(counted[page] == 1 and not self._index.holds(page) for page in writable), "a shared page is writable"
         for table in tables:
-            assert [self._index.find(h) for h in table.chain[: table.sealed]] == list(table.pages[: table.sealed])
+            assert self._index.find(table.chain[: table.sealed]).tolist() == list(table.pages[: table.sealed])

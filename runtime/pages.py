@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 
+import numpy as np
+from numpy.typing import NDArray
+
 __all__ = ["PagePool"]
 
 
@@ -16,7 +19,7 @@ class PagePool:
 
     def __init__(self, num_pages: int) -> None:
         self._free = deque(range(num_pages))
-        self._references = [0] * num_pages
+        self._references = np.zeros(num_pages, np.int32)
 
     @property
     def num_pages(self) -> int:
@@ -27,7 +30,7 @@ class PagePool:
         return len(self._free)
 
     def references(self, page: int) -> int:
-        return self._references[page]
+        return int(self._references[page])
 
     def take(self) -> int:
         """The page that was freed longest ago, now held once. Raises IndexError where none is free."""
@@ -35,20 +38,25 @@ class PagePool:
         self._references[page] = 1
         return page
 
-    def retain(self, page: int) -> None:
-        """One more reference to a held or idle page."""
-        self._references[page] += 1
+    def retain(self, pages: NDArray[np.int32]) -> None:
+        """One more reference to each of these held or idle pages, which are distinct."""
+        self._references[pages] += 1
 
-    def release(self, page: int) -> int:
-        """One reference less; returns how many remain. At 0 the page is idle until `free` or `retain`."""
-        assert self._references[page] > 0, f"page {page} is released more often than held"
-        self._references[page] -= 1
-        return self._references[page]
+    def release(self, pages: NDArray[np.int32]) -> NDArray[np.int32]:
+        """One reference less to each of these pages, which are distinct; returns those that nobody holds any more.
 
-    def free(self, page: int) -> None:
-        """An idle page's content is forgotten; it may be taken again."""
-        assert self._references[page] == 0, f"page {page} is freed while held"
-        self._free.append(page)
+        They are idle until `free` or `retain`.
+        """
+        references = self._references[pages] - 1
+        assert not (references < 0).any(), f"pages {pages[references < 0]} are released more often than held"
+        self._references[pages] = references
+        unheld: NDArray[np.int32] = pages[references == 0]
+        return unheld
+
+    def free(self, pages: list[int]) -> None:
+        """What these idle pages hold is forgotten; they may be taken again, in this order."""
+        assert not self._references[pages].any(), f"one of the pages {pages} is freed while held"
+        self._free.extend(pages)
 
     def check(self, idle: set[int]) -> None:
         """Every page is in exactly one state, `idle` being those that their keeper remembers.
@@ -58,7 +66,7 @@ class PagePool:
         free = set(self._free)
         assert len(free) == len(self._free), "a page is on the free list twice"
         assert not free & idle, f"pages {free & idle} are free and idle at once"
-        for page, count in enumerate(self._references):
+        for page, count in enumerate(self._references.tolist()):
             assert count >= 0, f"page {page} has {count} references"
             states = (page in free) + (page in idle) + (count > 0)
             assert states == 1, f"page {page} is in {states} states (free, idle, held); {count} references"

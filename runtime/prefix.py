@@ -11,10 +11,24 @@ collision needs about 2^64 pages, by accident or by design).
 from __future__ import annotations
 
 from array import array
-from collections import OrderedDict
+from collections import deque
+from collections.abc import Sequence
 from hashlib import blake2b
+from itertools import repeat
 
-__all__ = ["PrefixIndex", "extend_chain", "partial_hash", "root_hash"]
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Chains", "PrefixIndex", "partial_hash", "root_hash"]
+
+_RUN = 32
+"""Pages whose hashes are remembered together."""
+
+_MOST_RUNS = 2048
+"""Remembered. One takes about 4 kB, and the hashes, which the index has too while it has the pages."""
+
+_AT_ONCE = 1024
+"""Idle pages that are put in order together."""
 
 
 def root_hash(salt: str) -> bytes:
@@ -22,18 +36,50 @@ def root_hash(salt: str) -> bytes:
     return blake2b(salt.encode("utf-8", "surrogatepass"), digest_size=16, person=b"oi.prefix.root").digest()
 
 
-def extend_chain(root: bytes, chain: list[bytes], tokens: array[int], page_size: int, num_pages: int) -> None:
-    """Append hashes to `chain` until it covers the first `num_pages` full pages of `tokens`."""
-    parent = chain[-1] if chain else root
-    for page in range(len(chain), num_pages):
-        content = tokens[page * page_size : (page + 1) * page_size].tobytes()
-        parent = blake2b(parent + content, digest_size=16).digest()
-        chain.append(parent)
-
-
 def partial_hash(parent: bytes, tokens: array[int]) -> bytes:
     """Of a page that is not full, behind the page (or root) whose hash is `parent`."""
     return blake2b(parent + tokens.tobytes(), digest_size=16, person=b"oi.prefix.part").digest()
+
+
+class Chains:
+    """Computes hashes of pages, and remembers those of runs of tokens met before: what is sent again costs next to
+    nothing.
+    """
+
+    def __init__(self, page_size: int) -> None:
+        self._page_bytes = 4 * page_size
+        self._runs: dict[bytes, list[bytes]] = {}
+        """Hash before the run, and the run's tokens → its hashes. Least recently used first."""
+
+    def extend(self, root: bytes, chain: list[bytes], tokens: array[int], num_pages: int) -> None:
+        """Append hashes to `chain` until it covers the first `num_pages` full pages of `tokens`."""
+        if num_pages <= len(chain):
+            return
+        size = self._page_bytes
+        begin = len(chain) * size
+        content = memoryview(tokens).cast("B")[begin : num_pages * size].tobytes()
+        run = _RUN * size if len(chain) % _RUN == 0 else len(content)
+        for at in range(0, len(content), run):
+            parent = chain[-1] if chain else root
+            chain += self._hashes(parent, content[at : at + run])
+
+    def _hashes(self, parent: bytes, content: bytes) -> list[bytes]:
+        if len(content) != _RUN * self._page_bytes:
+            return _hash_pages(parent, content, self._page_bytes)
+        key = parent + content
+        found = self._runs.pop(key, None) or _hash_pages(parent, content, self._page_bytes)
+        self._runs[key] = found
+        if len(self._runs) > _MOST_RUNS:
+            del self._runs[next(iter(self._runs))]
+        return found
+
+
+def _hash_pages(parent: bytes, content: bytes, page_bytes: int) -> list[bytes]:
+    hashes = []
+    for at in range(0, len(content), page_bytes):
+        parent = blake2b(parent + content[at : at + page_bytes], digest_size=16).digest()
+        hashes.append(parent)
+    return hashes
 
 
 class PrefixIndex:
@@ -44,70 +90,113 @@ class PrefixIndex:
     that order never cuts a chain in the middle.
 
     The pages that stand first in that order may be aged, a mark that they bear until they are held again or evicted.
+
+    The order is that of the numbers that pages get when they are parked, so that a sequence's pages are parked, and
+    held again, all at once. Who stands first is found for many at a time (`_Queue`).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, num_pages: int) -> None:
         self._page_of: dict[bytes, int] = {}
         self._hash_of: dict[int, bytes] = {}
-        self._aged: OrderedDict[int, None] = OrderedDict()
-        self._idle: OrderedDict[int, None] = OrderedDict()
-        """Those not aged: they go after all that are."""
+        self._parked = np.zeros(num_pages, np.int64)
+        """When: a number of its own for each parking, which rises; 0 of pages that are not idle."""
+        self._last_parked = 0
+        self._last_aged = 0
+        """Idle pages parked up to then are aged."""
+        self._to_evict, self._to_age = _Queue(self._parked), _Queue(self._parked)
+        self.num_idle = 0
+        self.num_aged = 0
 
-    @property
-    def num_idle(self) -> int:
-        return len(self._idle) + len(self._aged)
-
-    @property
-    def num_aged(self) -> int:
-        return len(self._aged)
-
-    def find(self, hash_: bytes) -> int | None:
-        return self._page_of.get(hash_)
+    def find(self, hashes: Sequence[bytes]) -> NDArray[np.int32]:
+        """The page of each; -1 where there is none."""
+        return np.fromiter(map(self._page_of.get, hashes, repeat(-1)), np.int32, len(hashes))
 
     def holds(self, page: int) -> bool:
         return page in self._hash_of
 
-    def is_idle(self, page: int) -> bool:
-        return page in self._idle or page in self._aged
+    def count_idle(self, pages: NDArray[np.int32]) -> int:
+        return int(np.count_nonzero(self._parked[pages]))
 
-    def insert(self, hash_: bytes, page: int) -> None:
-        """`page`, held by a sequence, has the content of `hash_`, which no other page has."""
-        assert hash_ not in self._page_of, "a hash has one page"
-        assert page not in self._hash_of, "a page has one hash"
-        self._page_of[hash_] = page
-        self._hash_of[page] = hash_
+    def insert(self, hashes: Sequence[bytes], pages: Sequence[int]) -> None:
+        """Pages held by a sequence have the content of these hashes, which no other page has."""
+        before = len(self._page_of)
+        self._page_of.update(zip(hashes, pages, strict=True))
+        self._hash_of.update(zip(pages, hashes, strict=True))
+        assert len(self._page_of) == len(self._hash_of) == before + len(pages), "a hash has one page, a page one hash"
 
-    def park(self, page: int) -> None:
-        """The last sequence that held `page` let it go: it may be evicted, after those parked before it."""
-        self._idle[page] = None
+    def park(self, pages: NDArray[np.int32]) -> None:
+        """The last sequence that held them let them go: they may be evicted, in this order, after all parked before."""
+        first = self._last_parked + 1
+        self._last_parked += len(pages)
+        self._parked[pages] = np.arange(first, first + len(pages))
+        self.num_idle += len(pages)
 
-    def unpark(self, page: int) -> None:
-        """A sequence holds `page` again. Nothing happens where it was not idle."""
-        self._idle.pop(page, None)
-        self._aged.pop(page, None)
+    def unpark(self, pages: NDArray[np.int32]) -> None:
+        """A sequence holds `pages` again. Nothing happens to those that were not idle."""
+        parked = self._parked[pages]
+        self.num_idle -= int(np.count_nonzero(parked))
+        self.num_aged -= int(np.count_nonzero(parked[parked <= self._last_aged]))
+        self._parked[pages] = 0
 
     def evict(self) -> tuple[int, bytes]:
         """Forget the idle page that was parked longest ago, and its hash. Raises KeyError where none is idle."""
-        page, _ = (self._aged or self._idle).popitem(last=False)
+        page, parked = self._to_evict.take()
+        self._parked[page] = 0
+        self.num_idle -= 1
+        self.num_aged -= parked <= self._last_aged
         hash_ = self._hash_of.pop(page)
         del self._page_of[hash_]
         return page, hash_
 
     def age(self) -> tuple[int, bytes] | None:
         """The page that would be evicted first of those not aged is aged now. None where all idle pages are."""
-        if not self._idle:
+        if self.num_idle == self.num_aged:
             return None
-        page, _ = self._idle.popitem(last=False)
-        self._aged[page] = None
+        page, self._last_aged = self._to_age.take(self._last_aged)
+        self.num_aged += 1
         return page, self._hash_of[page]
 
     def idle_pages(self) -> list[int]:
         """In the order in which they would be evicted."""
-        return [*self._aged, *self._idle]
+        return [int(page) for page in _oldest_first(self._parked, 0)]
 
     def check(self) -> None:
-        """Raises AssertionError where the two maps disagree or an idle page is not indexed."""
+        """Raises AssertionError where the two maps disagree, an idle page is not indexed, or a count is wrong."""
         assert {page: hash_ for hash_, page in self._page_of.items()} == self._hash_of
         assert len(self._page_of) == len(self._hash_of)
-        assert self._idle.keys() | self._aged.keys() <= self._hash_of.keys(), "an idle page is not in the index"
-        assert not self._idle.keys() & self._aged.keys(), "a page is idle twice"
+        idle = self.idle_pages()
+        assert set(idle) <= self._hash_of.keys(), "an idle page is not in the index"
+        assert len(idle) == self.num_idle
+        assert int(np.count_nonzero(self._parked[idle] <= self._last_aged)) == self.num_aged
+
+
+class _Queue:
+    """Idle pages, the one first that was parked longest ago.
+
+    Those found at once leave it in that order before it looks for more. Meanwhile some of them may be held again, and
+    even parked again, with another number, which is how that is seen; and what is parked comes after all of them.
+    """
+
+    def __init__(self, parked: NDArray[np.int64]) -> None:
+        self._parked = parked
+        self._found: deque[tuple[int, int]] = deque()
+
+    def take(self, after: int = 0) -> tuple[int, int]:
+        """The first page that was parked after `after`, and when it was parked. Raises KeyError where there is none."""
+        while True:
+            while self._found:
+                page, parked = self._found.popleft()
+                if self._parked[page] == parked > after:
+                    return page, parked
+            pages = _oldest_first(self._parked, after, _AT_ONCE)
+            if not len(pages):
+                raise KeyError("no page is idle")
+            self._found.extend(zip(pages.tolist(), self._parked[pages].tolist(), strict=True))
+
+
+def _oldest_first(parked: NDArray[np.int64], after: int, most: int | None = None) -> NDArray[np.intp]:
+    """Pages parked after `after`, in that order; with `most`, so many of them."""
+    pages = np.flatnonzero(parked > after)
+    if most is not None and len(pages) > most:
+        pages = pages[np.argpartition(parked[pages], most)[:most]]
+    return pages[np.argsort(parked[pages])]

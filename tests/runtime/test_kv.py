@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 
+import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -189,7 +190,7 @@ def test_the_check_sees_a_lost_page_and_a_page_released_twice() -> None:
     with pytest.raises(AssertionError):
         kv.check([table])
     pool = PagePool(1)
-    page = pool.take()
-    pool.release(page)
+    pages = np.array([pool.take()], np.int32)
+    pool.release(pages)
     with pytest.raises(AssertionError):
-        pool.release(page)
+        pool.release(pages)
