@@ -33,6 +33,7 @@ __all__ = [
     "Param",
     "Recipe",
     "Scratch",
+    "WordCopy",
 ]
 
 
@@ -123,8 +124,18 @@ class Buckets(_Record, frozen=True):
     rows: list[int]
 
 
+class WordCopy(_Record, frozen=True):
+    """The kernel by which a step's inputs and results cross the bus; its parameters are to, source, words (i32)."""
+
+    kernel: str
+    """Key in `CudaLibrary.kernels`."""
+    words: int
+    """That a program of it copies."""
+
+
 class CudaLibrary(_Record, frozen=True):
     buckets: Buckets
+    word_copy: WordCopy
     kernels: dict[str, Kernel]
     recipes: dict[str, Recipe]
     """By the symbols that the manifest's variants name."""

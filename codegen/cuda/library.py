@@ -9,20 +9,36 @@ import msgspec
 
 from oi.codegen.cuda.aot import Cubin, compile_all
 from oi.codegen.cuda.arch import Arch
-from oi.codegen.cuda.source import CallSource, KernelSource, NodeSource, TensorMap, largest
+from oi.codegen.cuda.kernels.copy_words import copy_words
+from oi.codegen.cuda.source import Argument, CallSource, KernelSource, NodeSource, TensorMap, call, integer, largest
 from oi.codegen.target import Library
-from oi.runtime.cuda_library import Buckets, Call, CudaLibrary, Descriptor, Int, Kernel, Param, Recipe
+from oi.runtime.cuda_library import (
+    Buckets,
+    Call,
+    CudaLibrary,
+    Descriptor,
+    Int,
+    Kernel,
+    Operand,
+    Param,
+    Recipe,
+    WordCopy,
+)
 
 __all__ = ["LIBRARY", "build_library"]
 
 LIBRARY, KERNELS = "library.json", "kernels"
+
+_WORDS = 512
+"""Copied by a program: 4 a thread."""
 
 
 def build_library(
     nodes: Mapping[str, NodeSource], buckets: Buckets, arch: Arch, folder: Path, on_node: Callable[[str], None]
 ) -> Library:
     """Compile what the nodes (symbol → source) need and write it to `folder`. Raises CompileError."""
-    sources = list(dict.fromkeys(source for node in nodes.values() for source in _kernels(node)))
+    word_copy = _word_copy()
+    sources = list(dict.fromkeys([word_copy, *(source for node in nodes.values() for source in _kernels(node))]))
     names = _unique_names(sources)
     cubins: dict[KernelSource, Cubin] = {}
     waiting = {symbol: set(_kernels(node)) for symbol, node in nodes.items()}
@@ -36,6 +52,7 @@ def build_library(
     untuned = sorted({node.untuned for node in nodes.values() if node.untuned is not None})
     library = CudaLibrary(
         buckets=buckets,
+        word_copy=WordCopy(names[word_copy], _WORDS),
         kernels={names[source]: _kernel(names[source], cubins[source]) for source in sources},
         recipes={symbol: _recipe(node, names, cubins) for symbol, node in nodes.items()},
         scratch=largest(need for node in nodes.values() for need in node.scratch if need[1]),
@@ -55,6 +72,12 @@ def _notes(untuned: Iterable[tuple[str, int]], arch: Arch) -> tuple[str, ...]:
         f"gemm_{arch.name}.json has none; on a GPU, codegen/cuda/tuning/tune_gemm.py measures them"
         for shape, rows in by_shape.items()
     )
+
+
+def _word_copy() -> KernelSource:
+    word = Argument("*i32", Operand(0))
+    given = {"to_ptr": word, "source_ptr": word, "words": integer(0)}
+    return call(copy_words, (1,), given, {"BLOCK": _WORDS}, num_warps=4, pdl=False).kernel
 
 
 def _kernels(node: NodeSource) -> Iterable[KernelSource]:

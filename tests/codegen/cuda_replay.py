@@ -51,7 +51,8 @@ def replay(folder: Path, changed: CudaLibrary | None = None) -> Replayed:
     named = {v.kernel for p in manifest.programs.values() for launch in p.launches for v in launch.variants}
     assert named == library.recipes.keys()
     called = {call.kernel for recipe in library.recipes.values() for call in (*recipe.prologue, *recipe.calls)}
-    assert called == library.kernels.keys()
+    assert called | {library.word_copy.kernel} == library.kernels.keys()
+    assert signatures[library.word_copy.kernel] == [8, 8, 4], "to, source, words"
     return done
 
 

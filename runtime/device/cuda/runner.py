@@ -9,6 +9,7 @@ import ctypes
 import gc
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from time import perf_counter
@@ -28,6 +29,7 @@ from oi.runtime.device.cuda.inputs import NO_INPUTS, InputBlock, Layout
 from oi.runtime.device.cuda.memory import Work, left_for_pages, work_sizes
 from oi.runtime.device.cuda.steps import CudaRunner, Edits, Graphs, Output, Outputs
 from oi.runtime.device.cuda.weights import Upload, plan_pieces
+from oi.runtime.device.cuda.word_copies import WordCopies
 from oi.runtime.engine_settings import EngineSettings
 from oi.runtime.errors import ArtifactError, DeviceError
 from oi.runtime.geometry import Geometry, capacity, host_slots, plan
@@ -77,20 +79,23 @@ def _open(bindings: Any, artifact: Artifact, folder: Path, settings: EngineSetti
         work = Work(driver, work_sizes(manifest, library, rows, 4 * block.words), stream)
         _copy_constants(driver, artifact, work["constants"])
         left = settings.kv_bytes or left_for_pages(driver, manifest.kv.page_bytes)
-        geometry = plan(artifact, settings, left)
+        geometry = _with_buckets(plan(artifact, settings, left), library.buckets)
         kv = _pages(driver, geometry.pages * manifest.kv.page_bytes, stream)
         clock.lap("allocate")
         at = work.group("io:")
         addresses = Addresses(weights, work["constants"], work["arena"], kv, at, work.group("scratch:"))
         binder = Binder(driver, manifest, library, addresses, geometry.pages)
-        capture = Capture(driver, Kernels(driver, artifact, library), library, stream)
+        kernels = Kernels(driver, artifact, library)
+        word_copies = WordCopies(driver, kernels, library, stream)
+        capture = Capture(driver, kernels, library, stream)
         graphs = _Capturing(binder, capture, block, work["inputs"], work.group("edit:")).all(library.buckets, geometry)
         clock.lap("load and capture")
         upload.wait()
     driver.call("cuCtxSynchronize")
     clock.lap("rest of weights")
-    edits = Edits(driver, manifest.limits.max_edits, work.group("edit:"))
-    runner = CudaRunner(driver, stream, geometry, graphs, block, work["inputs"], edits, _outputs(manifest, at), rows)
+    edits = Edits(driver, word_copies, manifest.limits.max_edits, work.group("edit:"))
+    outputs = _outputs(manifest, at)
+    runner = CudaRunner(driver, stream, word_copies, geometry, graphs, block, work["inputs"], edits, outputs, rows)
     if settings.host_kv_bytes is not None:
         page_bytes = manifest.kv.page_bytes
         pool = HostPool(driver, host_slots(settings.host_kv_bytes, page_bytes), page_bytes)
@@ -127,6 +132,10 @@ def _check_arch(driver: Driver, artifact: Artifact) -> None:
             f"the artifact at {artifact.folder} is for {target}, this GPU is {gpu}; "
             f"compile another: oi-compile models/qwen3.py --target {other}"
         )
+
+
+def _with_buckets(geometry: Geometry, buckets: Buckets) -> Geometry:
+    return replace(geometry, token_buckets=tuple(sizes_up_to(buckets.tokens, geometry.max_step_tokens)))
 
 
 def _input_block(geometry: Geometry, buckets: Buckets) -> InputBlock:

@@ -21,6 +21,7 @@ from oi.runtime.copies import Copies
 from oi.runtime.device.cuda.driver import Driver, Pinned
 from oi.runtime.device.cuda.graphs import Ladder, Rung
 from oi.runtime.device.cuda.inputs import InputBlock, fill_sample, fill_step
+from oi.runtime.device.cuda.word_copies import WordCopies
 from oi.runtime.errors import DeviceError
 from oi.runtime.geometry import Geometry
 from oi.runtime.runner import StepResult
@@ -82,9 +83,10 @@ class _Result:
 class Edits:
     """The logit edits' block: one on the host for all steps, for it may be large and is seldom used."""
 
-    def __init__(self, driver: Driver, most: int, addresses: Mapping[str, int]) -> None:
+    def __init__(self, driver: Driver, copies: WordCopies, most: int, addresses: Mapping[str, int]) -> None:
         """`addresses`: on the GPU, by name."""
         self._driver = driver
+        self._copies = copies
         self._addresses = addresses
         self._pinned = {name: Pinned(driver, 4 * most) for name in addresses}
         self._copied = driver.event()
@@ -94,7 +96,7 @@ class Edits:
         for name, pinned in self._pinned.items():
             array = getattr(sampling, name)
             pinned.memory[: array.nbytes] = array.view(np.uint8)
-            self._driver.call("cuMemcpyHtoDAsync", self._addresses[name], pinned.address, array.nbytes, stream)
+            self._copies.copy(self._addresses[name], pinned.address, len(array))
         self._driver.call("cuEventRecord", self._copied, stream)
 
 
@@ -117,6 +119,7 @@ class CudaRunner:
         self,
         driver: Driver,
         stream: Any,
+        word_copies: WordCopies,
         geometry: Geometry,
         graphs: Graphs,
         block: InputBlock,
@@ -131,6 +134,7 @@ class CudaRunner:
         """By phase, in order; for benches."""
         self._driver = driver
         self._stream = stream
+        self._word_copies = word_copies
         self._graphs = graphs
         self._inputs = inputs
         self._edits = edits
@@ -201,9 +205,8 @@ class CudaRunner:
 
     def _copy_in(self, slot: _Slot, begin: int, words: int) -> None:
         to, source = self._inputs + 4 * begin, slot.inputs + 4 * begin
-        self._driver.call("cuMemcpyHtoDAsync", to, source, 4 * words, self._stream)
+        self._word_copies.copy(to, source, words)
 
     def _copy_out(self, handle: _Handle, name: str) -> None:
         source = self._outputs[name]
-        to = handle.slot.results[name].address
-        self._driver.call("cuMemcpyDtoHAsync", to, source.address, 4 * source.width * handle.rows, self._stream)
+        self._word_copies.copy(handle.slot.results[name].address, source.address, source.width * handle.rows)

@@ -27,6 +27,7 @@ from oi.runtime.cuda_library import (
     Param,
     Recipe,
     Scratch,
+    WordCopy,
 )
 from oi.runtime.manifest import (
     FORMAT,
@@ -140,7 +141,12 @@ def _log_probs(logits: int, sampled: int, chosen: int, tokens: int, values: int,
     _f32(_pointer(values), count * TOP)[:] = np.repeat(_f32(_pointer(logits), count * VOCAB)[::VOCAB], TOP)
 
 
+def _copy_words(to: int, source: int, words: int) -> None:
+    ctypes.memmove(_pointer(to), _pointer(source), 4 * _i32(words)[0])
+
+
 KERNELS = {
+    "copy_words": _copy_words,
     "prologue": _prologue,
     "write": _write,
     "attend": _attend,
@@ -233,7 +239,7 @@ def write_model(folder: Path, arch: str = "sm_90") -> tuple[Artifact, Path]:
         **{f"{op}_{r}": _recipe(op, r, 0) for op in ("select", "greedy", "sample", "log_probs") for r in BUCKETS.rows},
     }
     kernels = {name: Kernel("k.cubin", name, 128, 1024, pdl=True) for name in KERNELS}
-    library = CudaLibrary(BUCKETS, kernels, step_recipes, {"widths": 4})
+    library = CudaLibrary(BUCKETS, WordCopy("copy_words", 8), kernels, step_recipes, {"widths": 4})
     checkpoint = folder / "checkpoint"
     checkpoint.mkdir()
     _write_checkpoint(checkpoint)
@@ -241,7 +247,7 @@ def write_model(folder: Path, arch: str = "sm_90") -> tuple[Artifact, Path]:
         format=FORMAT,
         built_by={},
         target=CudaMachine(arch),
-        model=Model("fake", "", VOCAB, 1, 48, 0),
+        model=Model("fake", "", VOCAB, 1, 48, 1000),
         kv=KvCache(1, 1, 1, PAGE, "bf16"),
         limits=LIMITS,
         arena_bytes=64 + 4 * LIMITS.max_tokens,

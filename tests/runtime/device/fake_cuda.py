@@ -291,6 +291,14 @@ class FakeCuda:
             )
         )
 
+    def cuLaunchKernel(self, function: str, *args: Any) -> None:
+        *sizes, stream, pointers, _ = args
+        slots = (ctypes.c_uint64 * self.params[function]).from_address(pointers)
+        params = [ctypes.string_at(slot, 8).ljust(128) for slot in slots]
+        launch = Launch(entry=function, grid=tuple(sizes[:3]), threads=sizes[3], params=[*params, b"", b""])
+        assert stream.captured is None
+        stream.queue.append((None, lambda: self._run(launch)))
+
     def cuStreamEndCapture(self, stream: Stream) -> list[Launch]:
         captured, stream.captured = stream.captured, None
         assert captured is not None

@@ -7,7 +7,19 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from oi.runtime.cuda_library import Buckets, Call, CudaLibrary, Descriptor, Int, Io, Kernel, Operand, Recipe, Scratch
+from oi.runtime.cuda_library import (
+    Buckets,
+    Call,
+    CudaLibrary,
+    Descriptor,
+    Int,
+    Io,
+    Kernel,
+    Operand,
+    Recipe,
+    Scratch,
+    WordCopy,
+)
 from oi.runtime.device.cuda.bind import Addresses, Binder, BoundCall, Part
 from oi.runtime.device.cuda.driver import Driver
 from oi.runtime.device.cuda.graphs import Capture, Kernels
@@ -31,7 +43,7 @@ PAGES = 7
 def binder(tmp_path: Path, recipes: dict[str, Recipe], launches: list[Launch]) -> tuple[Binder, FakeCuda]:
     artifact, _ = write_model(tmp_path)
     manifest = replace(artifact.manifest, programs={"forward": Program(BUFFERS, launches)})
-    library = CudaLibrary(Buckets([1], [4], [1]), {}, recipes, {"s": 64})
+    library = CudaLibrary(Buckets([1], [4], [1]), WordCopy("copy_words", 8), {}, recipes, {"s": 64})
     cuda = FakeCuda({}, {})
     addresses = Addresses(WEIGHTS, CONSTANTS, ARENA, KV, {"logits": LOGITS}, {"s": SCRATCH})
     return Binder(Driver(cuda), manifest, library, addresses, PAGES), cuda
@@ -106,7 +118,9 @@ def test_what_a_kernel_is_passed(tmp_path: Path) -> None:
     """Values and maps in their slots, and two null pointers behind them, whatever was there before."""
     artifact, _ = write_model(tmp_path)
     artifact.manifest.files["k.cubin"] = File("", 0)
-    library = CudaLibrary(Buckets([], [], []), {"k": Kernel("k.cubin", "entry", 32, 0, True)}, {}, {})
+    library = CudaLibrary(
+        Buckets([], [], []), WordCopy("copy_words", 8), {"k": Kernel("k.cubin", "entry", 32, 0, True)}, {}, {}
+    )
     cuda = FakeCuda({}, {"entry": 3})
     driver = Driver(cuda)
     capture = Capture(driver, Kernels(driver, artifact, library), library, driver.stream())

@@ -247,6 +247,13 @@ def test_nothing_is_allocated_after_ready(cuda: FakeCuda, runner: CudaRunner) ->
     assert (set(cuda.blocks), set(cuda.pinned)) == held
 
 
+def test_steps_leave_the_copy_engines_alone(cuda: FakeCuda, runner: CudaRunner) -> None:
+    """KV pages that leave or come back keep them busy for longer than a step takes."""
+    before = {name: count for name, count in cuda.calls.items() if "Memcpy" in name}
+    play(runner)
+    assert {name: count for name, count in cuda.calls.items() if "Memcpy" in name} == before
+
+
 def test_a_step_too_many_in_flight_overwrites_nothing(runner: CudaRunner) -> None:
     """Unfinished steps fill the ring: the next waits for the first, whose inputs are in use."""
     one = Sequence([1, 2, 0, 2, 1, 1, 2, 0, 2, 2], [5, 9, 2])
