@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import DynamicCache, Qwen3Config, Qwen3ForCausalLM
 
 from bench.batches import Pages, Part, Tokens, make_batch
 from bench.environment import describe
@@ -36,6 +36,8 @@ from oi.runtime.cuda_library import CudaLibrary
 from oi.runtime.engine_settings import EngineSettings
 from oi.runtime.step import open_runner
 
+TEACHER_CHUNK = 1024
+"""Tokens of a prompt that Hugging Face's model computes at once."""
 ALLOWED = 1.25
 """Times Hugging Face's bf16 error that ours may be."""
 SHORT = 256
@@ -163,11 +165,17 @@ class Teacher:
         for length in sorted({len(prompts[n]) for n in numbers}):
             alike = [n for n in numbers if len(prompts[n]) == length]
             tokens = torch.from_numpy(np.stack([prompts[n] for n in alike]).astype(np.int64)).cuda()
-            hidden = self.model.model(tokens, use_cache=False).last_hidden_state
+            hidden = self._hidden(tokens)
             for number, position in sorted(k for k in keys if k[0] in alike):
                 logits = self.model.lm_head(hidden[alike.index(number), position])
                 found[number, position] = torch.log_softmax(logits.float(), -1)
         return found
+
+    def _hidden(self, tokens: torch.Tensor) -> torch.Tensor:
+        """[B, length, H]. In chunks, for attention's scores of a long prompt take gigabytes."""
+        cache = DynamicCache(config=self.model.config)
+        chunks = [self.model.model(part, past_key_values=cache) for part in tokens.split(TEACHER_CHUNK, 1)]
+        return torch.cat([chunk.last_hidden_state for chunk in chunks], 1)
 
 
 def compare(exact: torch.Tensor, found: torch.Tensor) -> dict[str, float]:
