@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from oi.codegen.cuda.kernels.gemm import Gemm, Gemv, Portable, Prefill, Skinny, block_m
 from oi.codegen.cuda.tuning.gemm_launch import Config
 
@@ -32,7 +34,7 @@ def candidates(gemm: Gemm, rows: int) -> list[Config]:
     if rows <= 256:
         found += [*_gemv(gemm, rows), *_skinny(gemm, rows), *_portable(gemm, rows)]
     if rows > 128 and not gemm.f32:
-        found += _prefill(gemm)
+        found += _prefill(gemm, rows)
     return found
 
 
@@ -75,7 +77,9 @@ def _portable(gemm: Gemm, rows: int) -> list[Portable]:
     return found
 
 
-def _prefill(gemm: Gemm) -> list[Prefill]:
+def _prefill(gemm: Gemm, rows: int) -> list[Prefill]:
     linear = ((128, 256, 0), (128, 128, 128), (128, 128, 64), (128, 128, 32), (128, 128, 0), (256, 128, 32))
     tiles = ((128, 128, 128), (128, 64, 64)) if gemm.swiglu else linear
-    return [Prefill.of_tile(gemm, *tile) for tile in tiles]
+    found = [Prefill.of_tile(gemm, *tile) for tile in tiles]
+    groups = (16,) if rows >= 2048 else ()
+    return [*found, *(replace(config, group_m=group) for config in found for group in groups)]

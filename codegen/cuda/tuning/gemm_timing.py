@@ -31,7 +31,7 @@ def timed(run: Callable[[], None], launches: int, seconds: float = 0.012, least:
     graph.replay()
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     times: list[float] = []
-    while len(times) < least or (sum(times) < 1000 * seconds and len(times) < 50):
+    while len(times) < least or (sum(times) < 1000 * seconds and len(times) < 100):
         start.record()
         graph.replay()
         end.record()
@@ -118,4 +118,4 @@ def chain(
         else:
             launch(head.gemm, configs["lm_head"], outs["down"], head.weight, logits, scratch)
 
-    return timed(run, 1, seconds=0.05, least=9)
+    return timed(run, 1, seconds=0.1, least=9)

@@ -3,7 +3,8 @@
 Every candidate is compiled, checked (outputs poisoned, random inputs, float32 reference, two runs bit-identical) and
 timed in a CUDA graph over as many different weights as the layers of a model, so that L2 holds none of them; cuBLAS in
 the same way beside it. Kernels overlap their neighbours, so the fastest few of each product then compete within whole
-decode layers, norms and attention included. The record goes to FILE; `write_gemm_table` makes the table from it.
+decode layers, norms and attention included; those of prefill, which the GPU's power bounds, within a chain of products
+that runs for longer. The record goes to FILE; `write_gemm_table` makes the table from it.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,15 +68,11 @@ def config_of(record: Mapping[str, Any]) -> Config:
     return KERNELS[record["kind"]](**fields)
 
 
-def choose_within_layers(
-    layers: DecodeLayers, candidates: Mapping[str, list[Config]], tries: int = 4
+def choose_together(
+    us: Callable[[Mapping[str, Config]], float], candidates: Mapping[str, list[Config]], tries: int = 4
 ) -> tuple[dict[str, Config], float]:
-    """(what makes the layers fastest, microseconds of all): each product's next best, one product after the other."""
+    """(what makes all products together fastest, its microseconds): each one's next best, one after the other."""
     configs = {name: found[0] for name, found in candidates.items()}
-
-    def us(configs: dict[str, Config]) -> float:
-        return timed(lambda: layers.run(configs), 1, least=7)
-
     best = us(configs)
     for name in ("swiglu", "down", "qkv", "o"):
         for config in candidates[name][1:tries]:
@@ -135,13 +133,16 @@ class Tuner:
         entries: Mapping[str, dict[str, Any]],
     ) -> dict[str, Any]:
         """All products of the layers one after another; marks in `entries` which launch of each is `chosen`."""
-        chosen = {name: found[0] for name, found in best.items()}
         entry: dict[str, Any] = {"rows": rows, "layers": len(few["qkv"])}
+        of_layers = {name: best[name] for name in self.gemms}
         if rows <= MOST_DECODE_ROWS:
             within = DecodeLayers(self.gemms, few, rows, KV_HEADS, 1024 if rows == 1 else 400, self.scratch)
-            found, entry["decode_layers_us"] = choose_within_layers(within, {n: best[n] for n in self.gemms})
-            chosen.update(found)
+            found, us = choose_together(lambda c: timed(partial(within.run, c), 1, least=7), of_layers)
+            entry["decode_layers_us"] = us
             del within  # its cache is large
+        else:
+            found, _ = choose_together(lambda c: chain(self.gemms, c, rows, few, self.scratch), of_layers)
+        chosen = {**{name: of_one[0] for name, of_one in best.items()}, **found}
         for name, config in chosen.items():
             entries[name]["chosen"] = best[name].index(config)
         entry["us"] = chain(self.gemms, chosen, rows, few, self.scratch)
