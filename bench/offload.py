@@ -18,6 +18,7 @@ import json
 import random
 import statistics
 import time
+from array import array
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ from oi.runtime.artifact import open_artifact
 from oi.runtime.copies import Copies, Copy
 from oi.runtime.engine import Engine
 from oi.runtime.engine_settings import EngineSettings
-from oi.runtime.messages import SamplingParams, StepDone, Submit
+from oi.runtime.messages import SamplingParams, StepDone, Submit, TokenIds
 from oi.runtime.runner import Runner
 from oi.runtime.step import open_runner
 
@@ -67,15 +68,15 @@ class User:
         self._rng = random.Random()
         self._next = 0
 
-    def prompt(self, tokens: int) -> list[int]:
-        return self._rng.choices(range(self.limits.vocab_size), k=tokens)
+    def prompt(self, tokens: int) -> TokenIds:
+        return array("i", self._rng.choices(range(self.limits.vocab_size), k=tokens))
 
-    def submit(self, prompt: list[int], answer: int) -> int:
+    def submit(self, prompt: TokenIds, answer: int) -> int:
         self._next += 1
         self.engine.submit(Submit(self._next, prompt, GREEDY, answer))
         return self._next
 
-    def ask(self, prompt: list[int], answer: int = 1) -> Asked:
+    def ask(self, prompt: TokenIds, answer: int = 1) -> Asked:
         began, first, tokens, cached = time.perf_counter(), 0.0, [], 0
         self.submit(prompt, answer)
         while self.engine.has_work:
@@ -102,7 +103,7 @@ class User:
             exchange.copies.wait()
             exchange.take(self.engine.scheduler)
 
-    def findable(self, prompt: list[int]) -> int:
+    def findable(self, prompt: TokenIds) -> int:
         return (len(prompt) - 1) // self.limits.page_size * self.limits.page_size
 
 

@@ -20,6 +20,7 @@ from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from oi.runtime.errors import CheckpointError, RequestError
+from oi.runtime.messages import TokenIds
 from oi.runtime.tokenizer import Tokenizer
 
 __all__ = ["ChatTemplate", "load_chat_template"]
@@ -45,7 +46,7 @@ class ChatTemplate:
         tools: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = True,
         kwargs: Mapping[str, Any] | None = None,
-    ) -> list[int]:
+    ) -> TokenIds:
         """Token ids of the conversation. Raises RequestError where the template refuses it."""
         if taken := _RESERVED & set(kwargs or {}):
             raise RequestError(f"chat_template_kwargs must not set {', '.join(sorted(taken))}", "chat_template_kwargs")

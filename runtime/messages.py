@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from array import array
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
+
+if TYPE_CHECKING:
+    TokenIds = array[int]
+else:  # Python 3.11's cannot be subscripted
+    TokenIds = array
+"""Of typecode "i": int32. They travel as bytes."""
 
 FinishReason = Literal["stop", "length", "abort", "error"]
 
@@ -30,7 +37,7 @@ class Submit(msgspec.Struct, frozen=True, tag="submit", omit_defaults=True):
 
     id: int
     """Unique for the life of the engine; the sender chooses."""
-    prompt: list[int]
+    prompt: TokenIds
     sampling: SamplingParams
     max_tokens: int
     stop_token_ids: list[int] = []

@@ -7,6 +7,7 @@ sequence's own history only, never on its neighbours.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from math import isfinite
 
 import numpy as np
@@ -56,7 +57,7 @@ class LogitEdits:
     add:   logit_bias, less presence_penalty and frequency_penalty · times generated for tokens generated.
     """
 
-    def __init__(self, params: SamplingParams, prompt: list[int]) -> None:
+    def __init__(self, params: SamplingParams, prompt: Sequence[int]) -> None:
         biased = list(params.logit_bias)
         repeated = set(prompt) if params.repetition_penalty != 1.0 else set()
         tokens = [*biased, *repeated.difference(biased)]
@@ -110,12 +111,12 @@ class LogitEdits:
             setattr(self, name, new)
 
 
-def logit_edits(params: SamplingParams, prompt: list[int]) -> LogitEdits | None:
+def logit_edits(params: SamplingParams, prompt: Sequence[int]) -> LogitEdits | None:
     """None where no token will ever be edited."""
     return LogitEdits(params, prompt) if params.logit_bias or _penalises(params) else None
 
 
-def most_edits(params: SamplingParams, prompt: list[int], max_tokens: int, vocab_size: int) -> int:
+def most_edits(params: SamplingParams, prompt: Sequence[int], max_tokens: int, vocab_size: int) -> int:
     """How many edits the sequence's last draw may need."""
     tokens = set(params.logit_bias)
     if params.repetition_penalty != 1.0:

@@ -26,6 +26,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
+import numpy as np
+
 from oi.runtime.batch import Scheduled
 from oi.runtime.copies import Copy
 from oi.runtime.errors import RequestError
@@ -298,7 +300,8 @@ class Scheduler:
             raise RequestError(f"sequence {request.id} is running already: ids must be unique", "id")
         if not prompt:
             raise RequestError("the prompt is empty: it must have at least one token", "prompt")
-        if min(prompt) < 0 or max(prompt) >= limits.vocab_size:
+        ids = np.asarray(prompt, np.int32)
+        if ids.min() < 0 or ids.max() >= limits.vocab_size:
             raise RequestError(f"the prompt has a token that is not from 0 to {limits.vocab_size - 1}", "prompt")
         if request.max_tokens < 1:
             raise RequestError(f"max_tokens must be at least 1; found {request.max_tokens}", "max_tokens")

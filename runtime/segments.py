@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from threading import Lock
 
+from oi.runtime.messages import TokenIds
+
 __all__ = ["SegmentCache"]
 
 
@@ -17,10 +19,10 @@ class SegmentCache:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._ids: dict[str, list[int]] = {}
+        self._ids: dict[str, TokenIds] = {}
         self._lock = Lock()
 
-    def get(self, text: str) -> list[int] | None:
+    def get(self, text: str) -> TokenIds | None:
         """Not to be changed."""
         with self._lock:
             ids = self._ids.pop(text, None)
@@ -28,7 +30,7 @@ class SegmentCache:
                 self._ids[text] = ids
             return ids
 
-    def put(self, text: str, ids: list[int]) -> None:
+    def put(self, text: str, ids: TokenIds) -> None:
         size = _bytes_of(text, ids)
         if size > self._max_bytes // 2:  # would drive out all others
             return
@@ -42,6 +44,6 @@ class SegmentCache:
                 self._bytes -= _bytes_of(oldest, self._ids.pop(oldest))
 
 
-def _bytes_of(text: str, ids: list[int]) -> int:
-    """Roughly: the string's and the list's own memory, and the entry's."""
+def _bytes_of(text: str, ids: TokenIds) -> int:
+    """Roughly: the string's and the ids' own memory, and the entry's."""
     return text.__sizeof__() + ids.__sizeof__() + 128

@@ -19,7 +19,7 @@ from oi.runtime.engine_client import EngineClient
 from oi.runtime.errors import CheckpointError, RequestError
 from oi.runtime.generation import Generation, Output, TextOptions
 from oi.runtime.generation_config import GenerationConfig
-from oi.runtime.messages import SamplingParams, Submit
+from oi.runtime.messages import SamplingParams, Submit, TokenIds
 from oi.runtime.tokenizer import Tokenizer
 
 __all__ = ["run"]
@@ -60,7 +60,7 @@ class _Terminal:
         self._sampling = SamplingParams(**sampling)
         self._eos_ids = list(defaults.eos_ids)
 
-    async def answer(self, prompt: list[int]) -> str | None:
+    async def answer(self, prompt: TokenIds) -> str | None:
         """Print it as it comes; None where Ctrl-C ended it. Raises OiError."""
         ready = await self._client.ready
         room = ready.max_model_len - len(prompt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from oi.runtime.bpe import SAMPLE, Bpe, FastBpe, ReferenceBpe
 from oi.runtime.errors import RequestError
 from oi.runtime.memory import give_back
+from oi.runtime.messages import TokenIds
 from oi.runtime.segments import SegmentCache
 
 __all__ = ["Tokenizer"]
@@ -47,7 +49,7 @@ class Tokenizer:
         """Texts up to this length are encoded at once; longer ones would hold up an event loop."""
         return _QUICK_CHARACTERS[self.fast]
 
-    def encode(self, text: str, *, specials: bool = True) -> list[int]:
+    def encode(self, text: str, *, specials: bool = True) -> TokenIds:
         """Token ids. Special tokens written in the text are control tokens, or plain text without `specials`.
 
         Raises RequestError where the text holds half of a surrogate pair, which no tokenizer has a token for.
@@ -61,7 +63,7 @@ class Tokenizer:
     def holds_special(self, text: str) -> bool:
         return self._specials is not None and self._specials.search(text) is not None
 
-    def encode_parts(self, parts: list[str]) -> list[int]:
+    def encode_parts(self, parts: list[str]) -> TokenIds:
         """Token ids of what `split_specials` gives: every odd part is a control token, every even one text.
 
         Raises RequestError as `encode` does.
@@ -69,13 +71,13 @@ class Tokenizer:
         texts = parts[::2]
         known = {text: self._segments.get(text) for text in texts if text}
         fresh = [text for text, ids in known.items() if ids is None]
-        for text, ids in zip(fresh, self._encode(fresh), strict=True):
-            known[text] = ids
+        for text, encoded in zip(fresh, self._encode(fresh), strict=True):
+            known[text] = ids = array("i", encoded)
             self._segments.put(text, ids)
-        all = list(known.get(texts[0]) or ())
+        all = array("i", known.get(texts[0]) or ())
         for special, text in zip(parts[1::2], texts[1:], strict=True):
             all.append(self.special_ids[special])
-            all += known.get(text) or ()
+            all.extend(known.get(text) or ())
         return all
 
     def _encode(self, texts: list[str]) -> list[list[int]]:

@@ -1,28 +1,44 @@
 """Frames on the socket between the HTTP process and the engine process.
 
-A frame is the body's length (4 bytes, little-endian) and the body, one msgpack record of `messages.py`.
+A frame is the body's length (4 bytes, little-endian) and the body, one msgpack record of `messages.py`. Token ids in it
+are the bytes of int32, as this machine has them: a prompt is copied, and never looked at token by token.
 """
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from array import array
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from oi.runtime.messages import FromEngine, ToEngine
+from oi.runtime.messages import FromEngine, ToEngine, TokenIds
 
 __all__ = ["MAX_FRAME_BYTES", "FrameReader", "WireError", "from_engine_reader", "pack", "to_engine_reader"]
 
 MAX_FRAME_BYTES = 1 << 28
-"""A longer body is a broken stream: the longest true one, a prompt at five bytes a token, is far below."""
+"""A longer body is a broken stream: the longest true one, a prompt at four bytes a token, is far below."""
 
 _HEADER_BYTES = 4
 _Message = TypeVar("_Message")
-_encoder = msgspec.msgpack.Encoder()
 
 
 class WireError(Exception):
     """The stream does not hold frames of the expected records: the ends differ in version, or it is broken."""
+
+
+def _to_bytes(ids: Any) -> memoryview:
+    assert isinstance(ids, array), f"{type(ids)} is not token ids"
+    assert ids.typecode == "i"
+    return memoryview(ids).cast("B")
+
+
+def _from_bytes(type: Any, content: Any) -> TokenIds:
+    if not isinstance(content, bytes):
+        raise TypeError("token ids are bytes")
+    return array("i", content)
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=_to_bytes)
 
 
 def pack(message: ToEngine | FromEngine) -> bytes:
@@ -63,7 +79,7 @@ class FrameReader(Generic[_Message]):
 
 def to_engine_reader() -> FrameReader[ToEngine]:
     """For the engine's end."""
-    decoder: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)
+    decoder: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine, dec_hook=_from_bytes)
     return FrameReader(decoder)
 
 

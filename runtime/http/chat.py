@@ -33,6 +33,7 @@ from oi.runtime.http.sampling import check_prompt, max_tokens_for, submits, text
 from oi.runtime.http.service import SERVICE, Service
 from oi.runtime.http.shapes import TokenNames, finite, stop_reason, usage_of
 from oi.runtime.http.sse import stream
+from oi.runtime.messages import TokenIds
 
 __all__ = ["create_chat_completion"]
 
@@ -60,7 +61,7 @@ async def create_chat_completion(request: web.Request) -> web.StreamResponse:
             return json_response(whole, request_id=shape.id)
 
 
-async def _encoded(service: Service, body: ChatCompletionRequest, characters: int) -> list[int]:
+async def _encoded(service: Service, body: ChatCompletionRequest, characters: int) -> TokenIds:
     template = service.model.template
     if template is None:
         raise RequestError("this model has no chat template; use /v1/completions", "messages")
@@ -117,14 +118,14 @@ def _without_nulls(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Shape:
-    def __init__(self, body: ChatCompletionRequest, service: Service, prompt: list[int]) -> None:
+    def __init__(self, body: ChatCompletionRequest, service: Service, prompt: TokenIds) -> None:
         self.id = f"chatcmpl-{uuid.uuid4().hex}"
         self._body = body
         self._model = service.name
         self._created = int(time.time())
         self._eos_ids = () if body.ignore_eos else service.model.generation.eos_ids
         self._names = TokenNames(service.model.tokenizer, as_ids=bool(body.return_tokens_as_token_ids))
-        self._prompt_ids = prompt if body.return_token_ids else UNSET
+        self._prompt_ids = prompt.tolist() if body.return_token_ids else UNSET
         self._begun: set[int] = set()
         self._asks_tokens = bool(body.logprobs) or bool(body.return_token_ids)
         self._null_usage = None if body.stream_options and body.stream_options.include_usage else UNSET

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from array import array
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -15,10 +16,11 @@ from oi.runtime.generation import Output, Placed
 from oi.runtime.http.events import PLACEHOLDER, TextEvent, event
 from oi.runtime.http.protocol import CompletionRequest
 from oi.runtime.http.responses import Completion, CompletionChoice, CompletionLogprobs, Usage, json_response
-from oi.runtime.http.sampling import check_prompt, max_tokens_for, submits, text_options
+from oi.runtime.http.sampling import check_ids, check_prompt, max_tokens_for, submits, text_options
 from oi.runtime.http.service import SERVICE, Service
 from oi.runtime.http.shapes import TokenNames, finite, stop_reason, usage_of
 from oi.runtime.http.sse import stream
+from oi.runtime.messages import TokenIds
 
 __all__ = ["create_completion"]
 
@@ -64,14 +66,17 @@ def _prompts(body: CompletionRequest) -> list[str | list[int]]:
     return [ids] if ids else [*texts, *lists]
 
 
-async def _encoded(service: Service, given: Sequence[str | list[int]]) -> list[list[int]]:
+async def _encoded(service: Service, given: Sequence[str | list[int]]) -> list[TokenIds]:
     tokenizer = service.model.tokenizer
     characters = sum(len(prompt) for prompt in given if isinstance(prompt, str))
+    for prompt in given:
+        if not isinstance(prompt, str):
+            check_ids(prompt, service.limits, "prompt")
     prompts = await service.off_loop(
-        characters, lambda: [tokenizer.encode(prompt) if isinstance(prompt, str) else prompt for prompt in given]
+        characters, lambda: [tokenizer.encode(p) if isinstance(p, str) else array("i", p) for p in given]
     )
-    for prompt in prompts:
-        check_prompt(prompt, service.limits, "prompt")
+    for encoded in prompts:
+        check_prompt(encoded, service.limits, "prompt")
     return prompts
 
 
@@ -82,7 +87,7 @@ def _room(body: CompletionRequest, prompt: Sequence[int], service: Service) -> i
 
 class _Shape:
     def __init__(
-        self, body: CompletionRequest, service: Service, given: Sequence[str | list[int]], prompts: list[list[int]]
+        self, body: CompletionRequest, service: Service, given: Sequence[str | list[int]], prompts: list[TokenIds]
     ) -> None:
         self.id = f"cmpl-{uuid.uuid4().hex}"
         self._body = body
@@ -136,7 +141,7 @@ class _Shape:
             logprobs=self._logprobs(placed) if self._body.logprobs is not None else None,
             finish_reason=output.finish_reason,  # type: ignore[arg-type]  # abort and error do not come here
             stop_reason=stop_reason(output, self._eos_ids),
-            prompt_token_ids=self._prompts[prompt] if ids and first else UNSET,
+            prompt_token_ids=self._prompts[prompt].tolist() if ids and first else UNSET,
             token_ids=[p.token.token for p in placed] if ids else UNSET,
         )
 

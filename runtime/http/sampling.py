@@ -12,9 +12,9 @@ from oi.runtime.errors import RequestError
 from oi.runtime.generation import TextOptions
 from oi.runtime.generation_config import GenerationConfig
 from oi.runtime.http.protocol import SharedFields
-from oi.runtime.messages import Ready, SamplingParams, Submit
+from oi.runtime.messages import Ready, SamplingParams, Submit, TokenIds
 
-__all__ = ["Limits", "check_prompt", "max_tokens_for", "sampling_params", "submits", "text_options"]
+__all__ = ["Limits", "check_ids", "check_prompt", "max_tokens_for", "sampling_params", "submits", "text_options"]
 
 _SEEDS = 1 << 63
 
@@ -32,7 +32,7 @@ class Limits:
 
 
 def check_prompt(prompt: Sequence[int], limits: Limits, param: str) -> None:
-    """Raises RequestError where no token can be generated after it, or a token id is not the model's."""
+    """Raises RequestError where no token can be generated after it."""
     if not prompt:
         raise RequestError("the prompt is empty; give at least one token", param)
     if len(prompt) >= limits.max_model_len:
@@ -40,10 +40,6 @@ def check_prompt(prompt: Sequence[int], limits: Limits, param: str) -> None:
             f"the prompt has {len(prompt)} tokens; at most {limits.max_model_len - 1} fit this server's context of "
             f"{limits.max_model_len} with one to generate; shorten it",
             param,
-        )
-    if max(prompt) >= limits.vocab_size:
-        raise RequestError(
-            f"the prompt holds token id {max(prompt)}; the model's ids end at {limits.vocab_size - 1}", param
         )
 
 
@@ -62,7 +58,7 @@ def max_tokens_for(prompt: Sequence[int], asked: int | None, limits: Limits, par
 def sampling_params(body: SharedFields, defaults: GenerationConfig, limits: Limits) -> SamplingParams:
     """Raises RequestError where `logit_bias` names ids that the model does not have."""
     bias = body.logit_bias or {}
-    _check_ids(bias, limits, "logit_bias")
+    check_ids(bias, limits, "logit_bias")
     given = {
         "temperature": body.temperature,
         "top_p": body.top_p,
@@ -89,7 +85,7 @@ def text_options(body: SharedFields, logprobs: int | None) -> TextOptions:
 
 def submits(
     body: SharedFields,
-    prompts: Sequence[Sequence[int]],
+    prompts: Sequence[TokenIds],
     max_tokens: Sequence[int],
     logprobs: int | None,
     defaults: GenerationConfig,
@@ -97,12 +93,12 @@ def submits(
 ) -> list[Submit]:
     """For each prompt, `n` sequences that differ in their seed. Ids are 0: who submits them gives them theirs."""
     sampling = sampling_params(body, defaults, limits)
-    _check_ids(body.stop_token_ids or (), limits, "stop_token_ids")
+    check_ids(body.stop_token_ids or (), limits, "stop_token_ids")
     stop_ids = [*(body.stop_token_ids or ()), *(() if body.ignore_eos else defaults.eos_ids)]
     return [
         Submit(
             id=0,
-            prompt=list(prompt),
+            prompt=prompt,
             sampling=_with_seed(sampling, (sampling.seed + choice) % _SEEDS),
             max_tokens=room,
             stop_token_ids=stop_ids,
@@ -118,7 +114,8 @@ def _with_seed(sampling: SamplingParams, seed: int) -> SamplingParams:
     return msgspec.structs.replace(sampling, seed=seed)
 
 
-def _check_ids(ids: Sequence[int] | dict[int, float], limits: Limits, param: str) -> None:
+def check_ids(ids: Sequence[int] | dict[int, float], limits: Limits, param: str) -> None:
+    """Raises RequestError where one of a client's token ids is not the model's."""
     if ids and max(ids) >= limits.vocab_size:
         raise RequestError(
             f"`{param}` holds token id {max(ids)}; the model's ids end at {limits.vocab_size - 1}", param

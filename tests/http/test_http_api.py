@@ -40,7 +40,7 @@ def refused(server: ServerProcess, path: str, body: Any, status: int = 400) -> d
 
 
 def test_token_ids_and_text_are_the_same_prompt(server: ServerProcess, tokenizer: Tokenizer) -> None:
-    ids = tokenizer.encode(HELLO["prompt"])
+    ids = tokenizer.encode(HELLO["prompt"]).tolist()
     answers = [
         server.post("/v1/completions", {**HELLO, "prompt": prompt})[1] for prompt in (HELLO["prompt"], ids, [ids])
     ]
@@ -50,7 +50,7 @@ def test_token_ids_and_text_are_the_same_prompt(server: ServerProcess, tokenizer
 
 def test_several_prompts_make_several_choices(server: ServerProcess, tokenizer: Tokenizer) -> None:
     texts = ["hello", " world"]
-    for prompt in (texts, [tokenizer.encode(text) for text in texts]):
+    for prompt in (texts, [tokenizer.encode(text).tolist() for text in texts]):
         _, answer = server.post("/v1/completions", {"prompt": prompt, "temperature": 0})
         assert [(c["index"], c["text"]) for c in answer["choices"]] == [(0, "hello"), (1, " world")]
 
@@ -109,7 +109,7 @@ def test_long_texts_are_served(server: ServerProcess) -> None:
 
 
 def test_token_ids_as_vllm_returns_them(server: ServerProcess, tokenizer: Tokenizer) -> None:
-    ids = tokenizer.encode(HELLO["prompt"])
+    ids = tokenizer.encode(HELLO["prompt"]).tolist()
     eos = tokenizer.special_ids["<|im_end|>"]
     _, answer = server.post("/v1/completions", {**HELLO, "max_tokens": 40, "return_token_ids": True})
     assert answer["choices"][0]["prompt_token_ids"] == ids
@@ -126,7 +126,7 @@ def test_token_ids_as_vllm_returns_them(server: ServerProcess, tokenizer: Tokeni
 
 
 def test_tokens_as_token_ids(server: ServerProcess, tokenizer: Tokenizer) -> None:
-    ids = tokenizer.encode(HELLO["prompt"])
+    ids = tokenizer.encode(HELLO["prompt"]).tolist()
     wanted = {"return_tokens_as_token_ids": True, "max_tokens": 3}
     _, answer = server.post("/v1/completions", {**HELLO, **wanted, "logprobs": 1})
     assert answer["choices"][0]["logprobs"]["tokens"] == [f"token_id:{id}" for id in ids[:3]]
@@ -164,7 +164,7 @@ def test_ignore_eos_fills_max_tokens(server: ServerProcess) -> None:
 
 
 def test_stop_token_ids(server: ServerProcess, tokenizer: Tokenizer) -> None:
-    ids = tokenizer.encode(HELLO["prompt"])
+    ids = tokenizer.encode(HELLO["prompt"]).tolist()
     wanted = {**HELLO, "max_tokens": 50, "stop_token_ids": [ids[3]]}
     choice = server.post("/v1/completions", wanted)[1]["choices"][0]
     assert choice["text"] == tokenizer.decode(ids[:3])
@@ -182,7 +182,7 @@ def test_skip_special_tokens(server: ServerProcess) -> None:
 
 def test_echo(server: ServerProcess, tokenizer: Tokenizer) -> None:
     prompt = HELLO["prompt"]
-    for given in (prompt, tokenizer.encode(prompt)):
+    for given in (prompt, tokenizer.encode(prompt).tolist()):
         wanted = {**HELLO, "prompt": given, "echo": True, "max_tokens": 40}
         assert server.post("/v1/completions", wanted)[1]["choices"][0]["text"] == prompt * 2
         assert "".join(c["choices"][0]["text"] for c in stream(server, "/v1/completions", wanted)) == prompt * 2

@@ -2,6 +2,7 @@ import asyncio
 import socket
 import subprocess
 import sys
+from array import array
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -77,7 +78,7 @@ def with_client(scenario: Callable[[EngineClient, Far], Awaitable[None]], stall_
 
 
 def submit(client: EngineClient, log: Log) -> int:
-    message = Submit(client.next_id(), [1, 2], SamplingParams(), 8)
+    message = Submit(client.next_id(), array("i", [1, 2]), SamplingParams(), 8)
     client.submit(message, log)
     return message.id
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -140,7 +141,7 @@ def child(start: Callable[..., Child]) -> Child:
 
 
 def test_it_generates_what_was_submitted_and_refuses_what_cannot_run(child: Child) -> None:
-    child.send(Submit(1, [1, 2, 3], GREEDY, 8), Submit(2, [VOCAB], GREEDY, 8))
+    child.send(Submit(1, array("i", [1, 2, 3]), GREEDY, 8), Submit(2, array("i", [VOCAB]), GREEDY, 8))
     refused = child.receive()
     assert isinstance(refused, Failed)
     assert refused.id == 2
@@ -157,7 +158,7 @@ def test_when_idle_it_gives_a_sign_of_life(child: Child) -> None:
 
 
 def test_an_abort_stops_a_sequence_while_others_go_on(child: Child) -> None:
-    child.send(Submit(1, [1], GREEDY, 3000), Submit(2, [2], GREEDY, 30), Abort([1, 99]))
+    child.send(Submit(1, array("i", [1]), GREEDY, 3000), Submit(2, array("i", [2]), GREEDY, 30), Abort([1, 99]))
     assert child.tokens(2) == expected_tokens([2], GREEDY, 30, VOCAB)
     message = child.receive()
     assert isinstance(message, StepDone)
@@ -167,13 +168,13 @@ def test_an_abort_stops_a_sequence_while_others_go_on(child: Child) -> None:
 def test_a_message_is_served_while_all_that_runs_waits_for_a_copy(start: Callable[..., Child]) -> None:
     child, prompt = start("-c", FAKE_TIER.format(seconds=1.0)), list(range(17))
     assert isinstance(child.receive(), Ready)
-    child.send(Submit(1, prompt, GREEDY, 1))
+    child.send(Submit(1, array("i", prompt), GREEDY, 1))
     child.tokens(1)
-    child.send(Submit(2, list(range(10, 46)), GREEDY, 4))  # takes two of its pages
+    child.send(Submit(2, array("i", range(10, 46)), GREEDY, 4))  # takes two of its pages
     child.tokens(2)
-    child.send(Submit(3, prompt, GREEDY, 1))  # to be restored
+    child.send(Submit(3, array("i", prompt), GREEDY, 1))  # to be restored
     time.sleep(0.2)
-    child.send(Submit(4, [1, 2], GREEDY, 3))
+    child.send(Submit(4, array("i", [1, 2]), GREEDY, 3))
     assert child.tokens(4) == expected_tokens([1, 2], GREEDY, 3, VOCAB)
     assert child.tokens(3) == expected_tokens(prompt, GREEDY, 1, VOCAB)
     message = child.receive()
@@ -182,19 +183,19 @@ def test_a_message_is_served_while_all_that_runs_waits_for_a_copy(start: Callabl
 
 
 def test_it_leaves_when_told_to(child: Child) -> None:
-    child.send(Submit(1, [1], GREEDY, 3000), Shutdown())
+    child.send(Submit(1, array("i", [1]), GREEDY, 3000), Shutdown())
     assert child.wait() == 0
 
 
 def test_it_leaves_when_its_parent_is_gone_even_in_the_middle_of_work(child: Child) -> None:
-    child.send(Submit(1, [1], GREEDY, 3000))
+    child.send(Submit(1, array("i", [1]), GREEDY, 3000))
     child.receive()
     child.socket.close()
     assert child.wait() == 0
 
 
 def test_sigint_is_ignored_and_sigterm_lets_it_finish(child: Child) -> None:
-    child.send(Submit(1, [1], GREEDY, 100))
+    child.send(Submit(1, array("i", [1]), GREEDY, 100))
     child.receive()
     child.process.send_signal(signal.SIGINT)
     child.process.send_signal(signal.SIGTERM)
@@ -203,7 +204,7 @@ def test_sigint_is_ignored_and_sigterm_lets_it_finish(child: Child) -> None:
 
 
 def test_a_failing_step_is_told_before_it_dies(child: Child) -> None:
-    child.send(Submit(1, [13], GREEDY, 1))
+    child.send(Submit(1, array("i", [13]), GREEDY, 1))
     message = child.receive()
     assert message == Fatal("RuntimeError: kernel failed")
     assert child.wait() == 1

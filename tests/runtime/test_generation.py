@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from array import array
 
 import pytest
 
@@ -39,7 +40,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 
 def outputs(tokenizer: Tokenizer, n: int, options: TextOptions | None = None) -> list[Output]:
-    submits = [Submit(i, [1], SamplingParams(), 100) for i in range(n)]
+    submits = [Submit(i, array("i", [1]), SamplingParams(), 100) for i in range(n)]
     return [Output(i, submit, tokenizer, options or TextOptions()) for i, submit in enumerate(submits)]
 
 

@@ -38,7 +38,7 @@ def theirs(folder: Path) -> tokenizers.Tokenizer:
 
 @given(text=TEXTS)
 def test_encodes_like_the_library(ours: Tokenizer, theirs: tokenizers.Tokenizer, text: str) -> None:
-    assert ours.encode(text) == theirs.encode(text, add_special_tokens=False).ids
+    assert ours.encode(text).tolist() == theirs.encode(text, add_special_tokens=False).ids
 
 
 @given(text=TEXTS)

@@ -1,6 +1,7 @@
 """Frames survive any cutting of the stream; broken streams are refused."""
 
 import itertools
+from array import array
 
 import msgspec
 import pytest
@@ -36,7 +37,7 @@ to_engine = st.one_of(
     st.builds(
         Submit,
         id=ids,
-        prompt=st.lists(tokens, max_size=40),
+        prompt=st.lists(tokens, max_size=40).map(lambda ids: array("i", ids)),
         sampling=sampling,
         max_tokens=tokens,
         salt=st.text(max_size=9),
