@@ -21,6 +21,7 @@ from pathlib import Path
 
 import psutil
 
+from oi.runtime.engine_settings import receive
 from oi.runtime.messages import Abort, Ready, Shutdown, Stats, StepDone, Submit, Token
 from oi.runtime.wire import pack, to_engine_reader
 
@@ -29,8 +30,11 @@ SETTLE_SECONDS = 0.7
 """After the requests are sent: for their prompts to be done with."""
 
 
-def engine(connection: socket.socket, period: float) -> None:
+def engine(connection: socket.socket, gpu: bool) -> int:
     """Speaks the engine's protocol: what comes back is the prompt's own tokens."""
+    period = float(os.environ[PERIOD])
+    if receive(connection) is None:
+        return 0
     reader = to_engine_reader()
     connection.sendall(pack(Ready(8192, 4096, 4096, 64, 16)))
     live: dict[int, Submit] = {}
@@ -41,7 +45,7 @@ def engine(connection: socket.socket, period: float) -> None:
         if select.select([connection], [], [], max(0.0, due - time.monotonic()) if live else None)[0]:
             for message in reader.feed(connection.recv(1 << 20)):
                 if isinstance(message, Shutdown):
-                    return
+                    return 0
                 if isinstance(message, Submit):
                     live[message.id], made[message.id] = message, 0
                 if isinstance(message, Abort):
@@ -111,15 +115,13 @@ async def load(port: int, process: psutil.Process, streams: int, tokens: int) ->
 
 def serve() -> int:
     """oi-run with this file as its engine."""
+    import oi.runtime.cli
     import oi.runtime.compile_once
-    import oi.runtime.engine_child
-    from oi.runtime.cli import main as oi_run
+    from oi.runtime.engine_child import spawn
 
-    command = [sys.executable, __file__, "engine"]
-    oi.runtime.engine_child.spawn = functools.partial(oi.runtime.engine_child.spawn, command=command)
+    oi.runtime.cli.spawn = functools.partial(spawn, run=engine)
     oi.runtime.compile_once.ensure_artifact = lambda *_, **__: Path("none")
-    sys.argv = ["oi-run", "--http", "--port", "0", "--log-level", "warning"]
-    return oi_run()
+    return oi.runtime.cli.main(["--http", "--port", "0", "--log-level", "warning"])
 
 
 def main() -> int:
@@ -144,8 +146,6 @@ def main() -> int:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["engine", descriptor, _]:
-            engine(socket.socket(fileno=int(descriptor)), float(os.environ[PERIOD]))
         case ["serve"]:
             sys.exit(serve())
         case _:

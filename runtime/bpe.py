@@ -8,8 +8,6 @@ same ids a hundred times faster, but takes longer to load and more memory; it is
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
@@ -86,18 +84,9 @@ class FastBpe:
         return token
 
 
-def load_fast(path: Path, begun: Callable[[], object] = lambda: None) -> FastBpe | None:
-    """None where the library is not there, or cannot read the file. For another thread: it takes a second or two.
-
-    `begun` is called before the first tenth of a second of it, in which no other thread runs.
-    """
-    try:
-        import_module("fastokens._native")
-    except ImportError:
-        return None
-    finally:
-        begun()
+def load_fast(path: Path) -> FastBpe | None:
+    """None where the library is not there, or cannot read the file. For another thread: it takes a second or two."""
     try:
         return FastBpe(path)
-    except (ValueError, OSError):
+    except (ImportError, ValueError, OSError):
         return None

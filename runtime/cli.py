@@ -1,6 +1,6 @@
 """oi-run: serve over HTTP, continue one prompt, or hold a conversation.
 
-What is imported here is imported before the engine process starts: the rest waits until it is on its way.
+The engine process starts as soon as the arguments are read: what is imported here at once, it has to wait for.
 """
 
 from __future__ import annotations
@@ -10,18 +10,17 @@ import time
 _STARTED_AT = time.perf_counter()
 
 import argparse  # noqa: E402
+import gc  # noqa: E402
 import os  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import TYPE_CHECKING, NoReturn  # noqa: E402
 
+from oi.runtime.engine_child import EngineChild, spawn  # noqa: E402
 from oi.runtime.errors import EngineDead, OiError  # noqa: E402
 
 if TYPE_CHECKING:
-    import socket
-
-    from oi.runtime.engine_child import EngineChild
     from oi.runtime.messages import Ready
 
 __all__ = ["main"]
@@ -43,16 +42,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    child = spawn(gpu=arguments.target != "cpu")
+    try:
+        return _serve(arguments, child) if arguments.http else _talk(arguments, child)
+    finally:
+        child.process.end()
+
+
+def _configure(arguments: argparse.Namespace, child: EngineChild) -> Path:
+    """Tell the engine what to serve; the checkpoint's folder. Raises OiError."""
     from oi.runtime.checkpoint import resolve
     from oi.runtime.compile_once import ensure_artifact
-    from oi.runtime.engine_child import spawn
     from oi.runtime.engine_settings import EngineSettings
-    from oi.runtime.listen import bind
 
     checkpoint = resolve(arguments.model)
-    bound = bind(arguments.host, arguments.port) if arguments.http else None
     artifact = ensure_artifact(checkpoint, arguments.artifact, may_compile=arguments.compile, target=arguments.target)
-    child = spawn(
+    child.configure(
         EngineSettings(
             artifact=str(artifact),
             checkpoint=str(checkpoint),
@@ -62,11 +67,7 @@ def _run(arguments: argparse.Namespace) -> int:
             host_kv_bytes=_host_kv_bytes(arguments),
         )
     )
-    if bound is not None:
-        return _serve(arguments, checkpoint, child, bound)
-    from oi.runtime.terminal import run
-
-    return run(child, checkpoint, arguments.prompt, arguments.max_tokens, arguments.temperature)
+    return checkpoint
 
 
 def _host_kv_bytes(arguments: argparse.Namespace) -> int | None:
@@ -78,17 +79,34 @@ def _host_kv_bytes(arguments: argparse.Namespace) -> int | None:
     return min(16 * GIB, available() // 4) if given is None else given
 
 
-def _serve(arguments: argparse.Namespace, checkpoint: Path, child: EngineChild, bound: socket.socket) -> int:
+def _talk(arguments: argparse.Namespace, child: EngineChild) -> int:
+    checkpoint = _configure(arguments, child)
+    from oi.runtime.terminal import run
+
+    return run(child, checkpoint, arguments.prompt, arguments.max_tokens, arguments.temperature)
+
+
+def _serve(arguments: argparse.Namespace, child: EngineChild) -> int:
+    from oi.runtime.listen import bind, url_of
+
+    bound = bind(arguments.host, arguments.port)
+    checkpoint = _configure(arguments, child)
+    from oi.runtime.memory import keep_little
+
+    keep_little()
+    gc.disable()  # until ready: nothing that is made here is garbage before
+    from oi.runtime.text_model import begin_loading
+
+    loading = begin_loading(checkpoint)  # while this thread loads what HTTP needs
     import asyncio
     import logging
 
     from oi.runtime.http.server import ServerOptions, serve
-    from oi.runtime.listen import url_of
 
     logging.basicConfig(level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # clients that break HTTP are not our errors
     name = arguments.served_model_name or _default_name(arguments.model)
-    options = ServerOptions(checkpoint, name, arguments.model or name, arguments.api_key, arguments.max_queue)
+    options = ServerOptions(name, arguments.model or name, arguments.api_key, arguments.max_queue)
 
     def on_ready(ready: Ready) -> None:
         seconds = time.perf_counter() - _STARTED_AT
@@ -98,7 +116,7 @@ def _serve(arguments: argparse.Namespace, checkpoint: Path, child: EngineChild, 
             flush=True,
         )
 
-    return asyncio.run(serve(options, child, bound, on_ready))
+    return asyncio.run(serve(options, child, loading, bound, on_ready))
 
 
 def _default_name(model: str | None) -> str:

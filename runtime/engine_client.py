@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
-import subprocess
 import time
 from collections.abc import Callable
 from typing import Protocol
 
-from oi.runtime.engine_child import EngineChild
+from oi.runtime.engine_child import EngineChild, Process
 from oi.runtime.errors import EngineDead, OiError, RequestError
 from oi.runtime.messages import Abort, Failed, Fatal, FromEngine, Ready, Shutdown, Stats, StepDone, Submit, Token
 from oi.runtime.wire import WireError, from_engine_reader, pack
@@ -167,14 +167,12 @@ class EngineClient(asyncio.Protocol):
             return self._fatal
         try:
             code = self._child.process.wait(_EXIT_SECONDS)  # the socket closes a moment before the process is gone
-        except subprocess.TimeoutExpired:
+        except TimeoutError:
             return "the engine process closed its connection; start the server again"
         return f"the engine process ended with code {code}; start the server again"
 
 
-def _reap(process: subprocess.Popen[bytes]) -> None:
-    try:
+def _reap(process: Process) -> None:
+    with contextlib.suppress(TimeoutError):
         process.wait(_LEAVE_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    process.end()

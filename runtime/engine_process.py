@@ -1,7 +1,7 @@
-"""The engine's process: `python -m oi.runtime.engine_process FD SETTINGS`.
+"""The engine's process, on its end of a socketpair: `engine_child.py` starts it.
 
-FD is the engine's end of a socketpair (see wire.py), SETTINGS an EngineSettings as JSON. It loads, says Ready, then
-turns Submit into Tokens, one StepDone a step; when idle, one without tokens each second as a sign of life.
+It reads its settings (`engine_settings.py`), loads, says Ready, and from then on turns Submit into Tokens (`wire.py`),
+one StepDone a step; when idle, one without tokens each second as a sign of life.
 
 It ends at once on Shutdown, or when the other end closes (so it never outlives its parent). On SIGTERM it ends when
 no sequence is left: a service manager sends that to parent and child alike, and the parent drains. SIGINT is
@@ -13,18 +13,17 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 import traceback
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from time import monotonic
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from oi.runtime.channel import Channel, ChannelClosed
 from oi.runtime.device.cuda.wake import wake
-from oi.runtime.engine_settings import EngineSettings
+from oi.runtime.engine_settings import receive
 from oi.runtime.errors import OiError, RequestError
 from oi.runtime.messages import Abort, Failed, Fatal, Ready, Shutdown, StepDone, Submit
 
@@ -80,13 +79,16 @@ def _handle(message: Submit | Abort, engine: Engine, channel: Channel) -> None:
         channel.send(Failed(message.id, str(e)))
 
 
-def main(arguments: list[str]) -> int:
+def main(connection: socket.socket) -> int:
     """The exit status: 0 when told to end, or the parent is gone; 1 after Fatal."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    channel = Channel(socket.socket(fileno=int(arguments[0])))
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy multiplies nothing here, and loads twice as fast
+    Thread(target=_load, daemon=True).start()  # while the parent finds out what to serve
+    settings = receive(connection)
+    if settings is None:
+        return 0
+    channel = Channel(connection)
     try:
-        settings = msgspec.json.decode(arguments[1], type=EngineSettings)
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy multiplies nothing here, and loads twice as fast
         wake(Path(settings.artifact))
         from oi.runtime.step import open_runner  # the device's libraries load with it: a failure is told, not lost
 
@@ -107,8 +109,8 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-if __name__ == "__main__":
-    status = main(sys.argv[1:])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)  # memory of this size is faster given back by the system than taken apart object by object
+def _load() -> None:
+    """What every engine imports; a failure comes again where it is imported in earnest."""
+    with suppress(Exception):
+        import_module("oi.runtime.step")
+        import_module("oi.runtime.engine")

@@ -11,22 +11,20 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from threading import Event
 from typing import Any
 
 from aiohttp import web
 
-from oi.runtime.bpe import FastBpe, load_fast
+from oi.runtime.bpe import FastBpe
 from oi.runtime.engine_child import EngineChild
 from oi.runtime.engine_client import EngineClient
 from oi.runtime.http.app import make_app
-from oi.runtime.http.service import Service, TextModel
+from oi.runtime.http.service import Service
 from oi.runtime.http.status import History
-from oi.runtime.memory import give_back, keep_little
+from oi.runtime.memory import give_back
 from oi.runtime.messages import Ready
+from oi.runtime.text_model import Loading, TextModel
 from oi.runtime.tokenizer import Tokenizer
 
 __all__ = ["ServerOptions", "serve"]
@@ -46,7 +44,6 @@ _log = logging.getLogger("oi.http")
 
 @dataclass(frozen=True)
 class ServerOptions:
-    checkpoint: Path
     name: str
     """What clients call the model."""
     root: str
@@ -59,13 +56,17 @@ class ServerOptions:
 
 
 async def serve(
-    options: ServerOptions, child: EngineChild, bound: socket.socket, on_ready: Callable[[Ready], None]
+    options: ServerOptions,
+    child: EngineChild,
+    loading: Loading,
+    bound: socket.socket,
+    on_ready: Callable[[Ready], None],
 ) -> int:
     """Serve until told to stop; the exit code: 0 after a drain, 1 where the engine died. Raises OiError at start.
 
-    `bound` is the address to listen at; while the model loads, requests are answered 503.
+    `bound` is the address to listen at; while the model loads, requests are answered 503. The garbage collector may be
+    off: it is turned on when all is there.
     """
-    keep_little()
     client = EngineClient(child)
     service = Service(client, options.name, options.root, options.max_queue)
     stop = _stop_on_signals()
@@ -78,11 +79,12 @@ async def serve(
     try:
         await client.connect()
         await site.start()
-        model, ready = await _load(options.checkpoint, client, stop)
+        model, ready = await _load(loading, client, stop)
         if ready is None:
             return 0
         service.open(model, ready)
         gc.freeze()  # what is there stays: collections need not go through it
+        gc.enable()
         on_ready(ready)
         return await _until_the_end(service, site, stop, options.drain_seconds)
     finally:
@@ -91,14 +93,10 @@ async def serve(
         await runner.cleanup()
 
 
-async def _load(checkpoint: Path, client: EngineClient, stop: asyncio.Event) -> tuple[TextModel, Ready | None]:
+async def _load(loading: Loading, client: EngineClient, stop: asyncio.Event) -> tuple[TextModel, Ready | None]:
     """Both halves of the model; None where it was told to stop meanwhile. Raises OiError."""
-    model = await asyncio.to_thread(TextModel.load, checkpoint)
-    begun = Event()
-    executor = ThreadPoolExecutor(1)
-    fast = asyncio.get_running_loop().run_in_executor(executor, load_fast, checkpoint / "tokenizer.json", begun.set)
-    executor.shutdown(wait=False)  # the thread ends with its work, and the memory that the library keeps for it
-    await asyncio.to_thread(begun.wait)  # what holds up other threads is over before the first request
+    model = await asyncio.wrap_future(loading.model)
+    fast = asyncio.wrap_future(loading.fast)
     fast.add_done_callback(functools.partial(_take_up, model.tokenizer))
     await _first(client.ready, stop)
     if client.ready.done():

@@ -7,18 +7,14 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
 
-from oi.runtime.chat_template import ChatTemplate, load_chat_template
 from oi.runtime.engine_client import EngineClient
-from oi.runtime.errors import EngineDead, Overloaded, RequestError
+from oi.runtime.errors import EngineDead, Overloaded
 from oi.runtime.generation import Generation, Output, TextOptions
-from oi.runtime.generation_config import GenerationConfig
 from oi.runtime.http.errors import ApiError, validation_error
 from oi.runtime.http.metrics import Metrics
 from oi.runtime.http.protocol import ChatCompletionRequest, CompletionRequest
@@ -26,9 +22,9 @@ from oi.runtime.http.request_log import WORK, Work
 from oi.runtime.http.sampling import Limits
 from oi.runtime.http.status import History, State
 from oi.runtime.messages import Ready, Submit
-from oi.runtime.tokenizer import Tokenizer
+from oi.runtime.text_model import TextModel
 
-__all__ = ["ARRIVED_AT", "SERVICE", "Service", "TextModel"]
+__all__ = ["ARRIVED_AT", "SERVICE", "Service"]
 
 MAX_BODY_BYTES = 16 << 20
 _DECODERS: dict[type, msgspec.json.Decoder[Any]] = {
@@ -36,26 +32,6 @@ _DECODERS: dict[type, msgspec.json.Decoder[Any]] = {
 }
 _Request = TypeVar("_Request", CompletionRequest, ChatCompletionRequest)
 _Result = TypeVar("_Result")
-
-
-@dataclass(frozen=True)
-class TextModel:
-    """A checkpoint without its weights."""
-
-    tokenizer: Tokenizer
-    template: ChatTemplate | None
-    generation: GenerationConfig
-
-    @staticmethod
-    def load(folder: Path) -> TextModel:
-        """Raises CheckpointError."""
-        tokenizer = Tokenizer(folder)
-        generation = GenerationConfig.load(folder, tokenizer.special_ids)
-        template = load_chat_template(folder, tokenizer)
-        if template is not None:
-            with contextlib.suppress(RequestError):  # what is set up with the first conversation is set up now
-                template.encode([{"role": "user", "content": "x"}])
-        return TextModel(tokenizer, template, generation)
 
 
 class Service:

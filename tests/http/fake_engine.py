@@ -1,6 +1,6 @@
 """An engine that speaks the wire protocol and has no model: it answers a prompt with the prompt's own tokens.
 
-Run as the real one: `fake_engine.py FD JSON`. Greedy sequences begin at the prompt's first token, others at
+Greedy sequences begin at the prompt's first token, others at
 `seed` modulo its length; after one round comes the first stop token, or without any the next round. A request's
 `cache_salt` asks for trouble: `crash`, `fail`, `stall`, `slow=SECONDS` a token, `crash_after=TOKENS`.
 The number of sequences aborted is told as `preemptions`.
@@ -12,13 +12,10 @@ import contextlib
 import os
 import select
 import socket
-import sys
 import time
 from dataclasses import dataclass, field
 
-import msgspec
-
-from oi.runtime.engine_settings import EngineSettings
+from oi.runtime.engine_settings import EngineSettings, receive
 from oi.runtime.messages import Abort, Failed, Fatal, Ready, Shutdown, Stats, StepDone, Submit, Token
 from oi.runtime.wire import pack, to_engine_reader
 
@@ -50,16 +47,16 @@ class FakeEngine:
     def send(self, message: object) -> None:
         self.connection.sendall(pack(message))  # type: ignore[arg-type]
 
-    def run(self) -> None:
+    def run(self) -> int:
         if os.environ.get("FAKE_ENGINE") == "fatal":
             self.send(Fatal("the fake engine was told not to start"))
-            sys.exit(3)
+            return 3
         time.sleep(float(os.environ.get("FAKE_ENGINE_START", "0")))
         self.send(Ready(self.max_model_len, self.max_running, VOCAB, PAGES, PAGE_SIZE))
         spoke = 0.0
         while True:
             if self.receive():
-                return
+                return 0
             tokens = self.step()
             if tokens or time.monotonic() - spoke > HEARTBEAT:
                 self.send(StepDone(tokens, self.stats()))
@@ -160,6 +157,11 @@ class FakeEngine:
         )
 
 
-if __name__ == "__main__":
-    with socket.socket(fileno=int(sys.argv[1])) as connection, contextlib.suppress(ConnectionError):
-        FakeEngine(connection, msgspec.json.decode(sys.argv[2], type=EngineSettings)).run()
+def main(connection: socket.socket, gpu: bool) -> int:
+    """As engine_process.main."""
+    settings = receive(connection)
+    if settings is None:
+        return 0
+    with connection, contextlib.suppress(ConnectionError):
+        return FakeEngine(connection, settings).run()
+    return 0

@@ -4,15 +4,19 @@ import functools
 import sys
 from pathlib import Path
 
+import oi.runtime.cli
 import oi.runtime.compile_once
-import oi.runtime.engine_child
-from oi.runtime.cli import main
+from oi.runtime.engine_child import spawn
 
-FAKE_ENGINE = Path(__file__).with_name("fake_engine.py")
+
+def fake_engine(*arguments: object) -> int:
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    from tests.http.fake_engine import main  # in the child only, as the real one is
+
+    return main(*arguments)  # type: ignore[arg-type]
+
 
 if __name__ == "__main__":
-    oi.runtime.engine_child.spawn = functools.partial(
-        oi.runtime.engine_child.spawn, command=[sys.executable, str(FAKE_ENGINE)]
-    )
+    oi.runtime.cli.spawn = functools.partial(spawn, run=fake_engine)
     oi.runtime.compile_once.ensure_artifact = lambda *_, **__: Path("nowhere")
-    sys.exit(main())
+    sys.exit(oi.runtime.cli.main())

@@ -117,7 +117,7 @@ def read_all_until(connection: socket.socket, end: str) -> str:
 
 
 def test_health_is_503_until_the_model_is_there(checkpoint: Path) -> None:
-    with _loading(checkpoint, seconds=1.0) as (port, _):
+    with _loading(checkpoint, seconds=3.0) as (port, _):
         seen = [_wait_health(port, 503), _wait_health(port, 200)]
     assert [code for _, code in seen] == ["loading", None]
 

@@ -1,13 +1,13 @@
 import asyncio
+import os
 import socket
-import subprocess
 import sys
 from array import array
 from collections.abc import Awaitable, Callable
 
 import pytest
 
-from oi.runtime.engine_child import EngineChild
+from oi.runtime.engine_child import EngineChild, Process
 from oi.runtime.engine_client import EngineClient
 from oi.runtime.errors import EngineDead, OiError, RequestError
 from oi.runtime.messages import (
@@ -67,7 +67,7 @@ class Far:
 def with_client(scenario: Callable[[EngineClient, Far], Awaitable[None]], stall_seconds: float = 30.0) -> None:
     async def run() -> None:
         ours, theirs = socket.socketpair()
-        process = subprocess.Popen([sys.executable, "-c", "import sys; sys.exit(9)"])
+        process = Process(os.posix_spawn(sys.executable, [sys.executable, "-c", "import sys; sys.exit(9)"], os.environ))
         client = EngineClient(EngineChild(process, ours), stall_seconds=stall_seconds)
         await client.connect()
         with theirs:

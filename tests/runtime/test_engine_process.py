@@ -12,17 +12,17 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from oi.runtime.channel import Channel, ChannelClosed
-from oi.runtime.engine_settings import EngineSettings
+from oi.runtime.engine_settings import EngineSettings, send
 from oi.runtime.messages import Abort, Failed, Fatal, FromEngine, Ready, SamplingParams, Shutdown, StepDone, Submit
 from oi.runtime.wire import from_engine_reader, pack
 from tests.runtime.fake_runner import expected_tokens
 
 VOCAB = 50
 FAKE = f"""
+import socket
 import sys
 import oi.runtime.step as step
 from oi.runtime.geometry import Geometry
@@ -36,9 +36,10 @@ class Runner(FakeRunner):
         return super().start(batch)
 
 step.open_runner = lambda settings: Runner(Geometry(4000, 4, 32, 64, 4000, 4, {VOCAB}))
-sys.exit(main(sys.argv[1:]))
+sys.exit(main(socket.socket(fileno=int(sys.argv[1]))))
 """
 FAKE_TIER = f"""
+import socket
 import sys
 from threading import Timer
 import oi.runtime.step as step
@@ -72,9 +73,14 @@ class Slow(FakeCopies):
         return taken
 
 step.open_runner = lambda settings: FakeRunner(Geometry(40, 4, 40, 64, 12, 4, {VOCAB}), True, Slow(99, Random(), 0, 99))
-sys.exit(main(sys.argv[1:]))
+sys.exit(main(socket.socket(fileno=int(sys.argv[1]))))
 """
-SETTINGS = msgspec.json.encode(EngineSettings(artifact="/nowhere", checkpoint="/nowhere")).decode()
+REAL = """
+import socket, sys
+from oi.runtime.engine_process import main
+sys.exit(main(socket.socket(fileno=int(sys.argv[1]))))
+"""
+SETTINGS = EngineSettings(artifact="/nowhere", checkpoint="/nowhere")
 GREEDY = SamplingParams(temperature=0.0)
 ROOT = Path(__file__).parents[2]
 
@@ -82,12 +88,14 @@ ROOT = Path(__file__).parents[2]
 class Child:
     """An engine process and the parent's end of its socket."""
 
-    def __init__(self, *command: str) -> None:
+    def __init__(self, *command: str, configured: bool = True) -> None:
         self.socket, theirs = socket.socketpair()
-        arguments = [sys.executable, *command, str(theirs.fileno()), SETTINGS]
+        arguments = [sys.executable, *command, str(theirs.fileno())]
         self.process = subprocess.Popen(arguments, pass_fds=[theirs.fileno()], cwd=ROOT, stderr=subprocess.PIPE)
         theirs.close()
         self.socket.settimeout(30)
+        if configured:
+            send(self.socket, SETTINGS)
         self._reader = from_engine_reader()
         self._arrived: list[FromEngine] = []
 
@@ -121,8 +129,8 @@ class Child:
 def start() -> Iterator[Callable[..., Child]]:
     children: list[Child] = []
 
-    def start(*command: str) -> Child:
-        children.append(Child(*command))
+    def start(*command: str, configured: bool = True) -> Child:
+        children.append(Child(*command, configured=configured))
         return children[-1]
 
     yield start
@@ -211,12 +219,21 @@ def test_a_failing_step_is_told_before_it_dies(child: Child) -> None:
 
 
 def test_a_start_that_fails_is_told_with_its_mend(start: Callable[..., Child]) -> None:
-    child = start("-m", "oi.runtime.engine_process")
+    child = start("-c", REAL)
     message = child.receive()
     assert isinstance(message, Fatal)
     assert "no artifact at /nowhere" in message.message
     assert "oi-compile" in message.message
     assert child.wait() == 1
+
+
+def test_it_leaves_when_it_is_never_told_what_to_serve(start: Callable[..., Child]) -> None:
+    child = start("-c", REAL, configured=False)
+    child.socket.sendall(b"\x09\0")  # not even the whole length
+    child.socket.close()
+    assert child.wait() == 0
+    assert child.process.stderr is not None
+    assert child.process.stderr.read() == b""
 
 
 def test_a_slow_reader_never_blocks_the_engine_and_gets_everything_in_order() -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import sys
+import ctypes
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import msgspec
 import pytest
 from msgspec.structs import replace
 
-from oi.runtime.device.cuda.wake import wake
+from oi.runtime.device.cuda import wake as module
+from oi.runtime.device.cuda.wake import rouse, wake
 from oi.runtime.manifest import CpuMachine
 from tests.runtime.device.cuda_model import write_model
 
@@ -22,14 +22,30 @@ def wait() -> None:
             thread.join(10)
 
 
+class Library:
+    """libcuda, where it is there."""
+
+    def __init__(self, called: list[str]) -> None:
+        self._called = called
+
+    def cuInit(self, flags: int) -> int:  # noqa: N802
+        self._called.append("cuInit")
+        return 0
+
+    def cuDevicePrimaryCtxRetain(self, context: object, device: int) -> int:  # noqa: N802
+        self._called.append("cuDevicePrimaryCtxRetain")
+        return 0
+
+
 @pytest.fixture
 def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     called: list[str] = []
-    driver = SimpleNamespace(
-        cuInit=lambda flags: called.append("cuInit"),
-        cuDevicePrimaryCtxRetain=lambda device: called.append("cuDevicePrimaryCtxRetain"),
-    )
-    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", driver)
+
+    def load(name: str) -> Library:
+        assert name == "libcuda.so.1"
+        return Library(called)
+
+    monkeypatch.setattr(module.ctypes, "CDLL", load)
     return called
 
 
@@ -39,6 +55,12 @@ def test_for_a_gpu(tmp_path: Path, called: list[str]) -> None:
     wake(tmp_path)
     wait()
     assert called == ["cuInit", "cuDevicePrimaryCtxRetain"]
+
+
+def test_before_anybody_knows_what_for_no_memory_is_taken(called: list[str]) -> None:
+    rouse()
+    wait()
+    assert called == ["cuInit"]
 
 
 def test_not_for_a_cpu_nor_for_what_is_no_artifact(tmp_path: Path, called: list[str]) -> None:
@@ -53,10 +75,20 @@ def test_not_for_a_cpu_nor_for_what_is_no_artifact(tmp_path: Path, called: list[
     assert called == []
 
 
-def test_no_bindings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", None)
+@pytest.mark.parametrize("there", [False, True], ids=["no driver", "a library that is none"])
+def test_no_driver(
+    there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(name: str) -> ctypes.CDLL:
+        if not there:
+            raise OSError(name)
+        return real(None)
+
+    real = ctypes.CDLL
+    monkeypatch.setattr(module.ctypes, "CDLL", load)
     artifact, _ = write_model(tmp_path)
     (tmp_path / "manifest.json").write_bytes(msgspec.json.encode(artifact.manifest))
+    rouse()
     wake(tmp_path)
     wait()
     assert capsys.readouterr() == ("", "")
