@@ -29,9 +29,9 @@ class HostSlots:
         return len(self._kept) + len(self._busy)
 
     @property
-    def has_room(self) -> bool:
-        """Whether `reserve` finds a slot."""
-        return bool(self._free or self._kept)
+    def room(self) -> int:
+        """How often `reserve` finds a slot."""
+        return len(self._free) + len(self._kept)
 
     def __contains__(self, hash_: bytes) -> bool:
         return hash_ in self._kept or hash_ in self._busy
@@ -63,16 +63,19 @@ class HostSlots:
     def settle(self, hash_: bytes, on_device: bool) -> None:
         """No copy is in flight any more: the content is kept."""
         self._kept[hash_] = self._busy.pop(hash_)
-        self._kept.move_to_end(hash_, last=not on_device)
+        if on_device:
+            self._kept.move_to_end(hash_, last=False)
 
     def drop(self, hash_: bytes) -> None:
         """Of a busy slot: its copy failed, the content is not to be trusted."""
         self._free.append(self._busy.pop(hash_))
 
-    def leave(self, hash_: bytes) -> None:
-        """The device lets the page of this content go: it is the last to go here."""
+    def leave(self, hash_: bytes) -> bool:
+        """The device lets the page of this content go: if it is here, which is returned, it is the last to go."""
         if hash_ in self._kept:
             self._kept.move_to_end(hash_)
+            return True
+        return hash_ in self._busy
 
     def check(self, busy: set[bytes]) -> None:
         """Every slot is in one state, and `busy` are those with a copy in flight. Raises AssertionError."""

@@ -67,7 +67,7 @@ class HostTier:
     def wanted_ahead(self) -> int:
         """Pages that should be ready to go: free, or saved ahead."""
         ahead = int(self.slots.num_slots * _AHEAD)
-        restoring = any(not copy.to_host for copy in self._in_flight)
+        restoring = bool(self._restores) or any(not copy.to_host for copy in self._in_flight)
         return ahead // 2 if restoring else ahead
 
     def keep(self, hash_: bytes, page: int, used: int) -> None:
@@ -75,9 +75,7 @@ class HostTier:
 
         `used`: how many steps had been started when the page was let go.
         """
-        if hash_ in self.slots:
-            self.slots.leave(hash_)
-        elif (slot := self.slots.reserve(hash_)) is not None:
+        if not self.slots.leave(hash_) and (slot := self.slots.reserve(hash_)) is not None:
             self._saves.append(_Save(hash_, page, slot, used))
 
     def restore(self, hashes: list[bytes], pages: list[int], slots: list[int], used: int) -> Copy:

@@ -115,14 +115,21 @@ class PagedKv:
         missing = self.pages_for(num_tokens) - len(table.pages)
         if missing > self.num_available:
             return False
-        for _ in range(missing):
-            if not self._pool.num_free:
-                page, hash_ = self._index.evict()
-                if self.tier is not None:
-                    self.tier.keep(hash_, page, int(self._used[page]))
-                self._pool.free([page])
-            table.pages.append(self._pool.take())
+        if missing > self._pool.num_free:
+            self._evict(missing - self._pool.num_free)
+        table.pages.extend([self._pool.take() for _ in range(missing)])
         return True
+
+    def _evict(self, count: int) -> None:
+        pages, hashes = self._index.evict(count)
+        self._keep(pages, hashes)
+        self._pool.free(pages.tolist())
+
+    def _keep(self, pages: NDArray[np.int32], hashes: list[bytes]) -> None:
+        """What these pages hold goes to the host, if there is one."""
+        if self.tier is not None:
+            for hash_, page, used in zip(hashes, pages.tolist(), self._used[pages].tolist(), strict=True):
+                self.tier.keep(hash_, page, used)
 
     def seal(self, table: PageTable, tokens: array[int], computed: int) -> None:
         """Index the pages that the first `computed` tokens fill, so that others may share them.
@@ -210,12 +217,10 @@ class PagedKv:
     def save_ahead(self) -> None:
         """Have what goes next from the device saved before it must go (host_tier.py says how much)."""
         assert self.tier is not None
-        wanted = self.tier.wanted_ahead
-        while self._pool.num_free + self._index.num_aged < wanted and self.tier.slots.has_room:
-            if (aged := self._index.age()) is None:
-                return
-            page, hash_ = aged
-            self.tier.keep(hash_, page, int(self._used[page]))
+        lacking = self.tier.wanted_ahead - self._pool.num_free - self._index.num_aged
+        if lacking > 0:
+            left = self._index.num_idle - self._index.num_aged
+            self._keep(*self._index.age(min(lacking, left, self.tier.slots.room)))
 
     def check(self, tables: Iterable[PageTable]) -> None:
         """Prove that pages are conserved, in both tiers, `tables` being all that exist. Raises AssertionError."""

@@ -11,7 +11,6 @@ collision needs about 2^64 pages, by accident or by design).
 from __future__ import annotations
 
 from array import array
-from collections import deque
 from collections.abc import Sequence
 from hashlib import blake2b
 from itertools import repeat
@@ -138,27 +137,26 @@ class PrefixIndex:
         self.num_aged -= int(np.count_nonzero(parked[parked <= self._last_aged]))
         self._parked[pages] = 0
 
-    def evict(self) -> tuple[int, bytes]:
-        """Forget the idle page that was parked longest ago, and its hash. Raises KeyError where none is idle."""
-        page, parked = self._to_evict.take()
-        self._parked[page] = 0
-        self.num_idle -= 1
-        self.num_aged -= parked <= self._last_aged
-        hash_ = self._hash_of.pop(page)
-        del self._page_of[hash_]
-        return page, hash_
+    def evict(self, count: int) -> tuple[NDArray[np.int32], list[bytes]]:
+        """Forget the `count` idle pages that were parked longest ago, and their hashes. There must be as many."""
+        pages = self._to_evict.take(count)
+        self.unpark(pages)
+        hashes = [self._hash_of.pop(page) for page in pages.tolist()]
+        for hash_ in hashes:
+            del self._page_of[hash_]
+        return pages, hashes
 
-    def age(self) -> tuple[int, bytes] | None:
-        """The page that would be evicted first of those not aged is aged now. None where all idle pages are."""
-        if self.num_idle == self.num_aged:
-            return None
-        page, self._last_aged = self._to_age.take(self._last_aged)
-        self.num_aged += 1
-        return page, self._hash_of[page]
+    def age(self, count: int) -> tuple[NDArray[np.int32], list[bytes]]:
+        """The `count` pages that would be evicted first of those not aged are aged now. There must be as many."""
+        pages = self._to_age.take(count, self._last_aged)
+        if count:
+            self._last_aged = int(self._parked[pages[-1]])
+        self.num_aged += count
+        return pages, [self._hash_of[page] for page in pages.tolist()]
 
     def idle_pages(self) -> list[int]:
         """In the order in which they would be evicted."""
-        return [int(page) for page in _oldest_first(self._parked, 0)]
+        return [int(page) for page in _oldest_first(self._parked, 0, len(self._parked))]
 
     def check(self) -> None:
         """Raises AssertionError where the two maps disagree, an idle page is not indexed, or a count is wrong."""
@@ -179,24 +177,33 @@ class _Queue:
 
     def __init__(self, parked: NDArray[np.int64]) -> None:
         self._parked = parked
-        self._found: deque[tuple[int, int]] = deque()
+        self._pages = np.empty(0, np.int32)
+        self._numbers = np.empty(0, np.int64)
+        """By which they were parked when they were found."""
 
-    def take(self, after: int = 0) -> tuple[int, int]:
-        """The first page that was parked after `after`, and when it was parked. Raises KeyError where there is none."""
-        while True:
-            while self._found:
-                page, parked = self._found.popleft()
-                if self._parked[page] == parked > after:
-                    return page, parked
-            pages = _oldest_first(self._parked, after, _AT_ONCE)
-            if not len(pages):
-                raise KeyError("no page is idle")
-            self._found.extend(zip(pages.tolist(), self._parked[pages].tolist(), strict=True))
+    def take(self, count: int, after: int = 0) -> NDArray[np.int32]:
+        """The first `count` of the pages that were parked after `after`. There must be as many."""
+        taken = [np.empty(0, np.int32)]
+        while count:
+            if not len(self._pages):
+                self._find(max(count, _AT_ONCE), after)
+            pages, numbers = self._pages[:count], self._numbers[:count]
+            self._pages, self._numbers = self._pages[count:], self._numbers[count:]
+            still = (self._parked[pages] == numbers) & (numbers > after)
+            taken.append(pages[still])
+            count -= len(taken[-1])
+            after = max(after, int(numbers[-1]))  # for those taken are still parked
+        return np.concatenate(taken)
+
+    def _find(self, most: int, after: int) -> None:
+        self._pages = _oldest_first(self._parked, after, most)
+        self._numbers = self._parked[self._pages]
+        assert len(self._pages), "fewer pages are idle than are asked for"
 
 
-def _oldest_first(parked: NDArray[np.int64], after: int, most: int | None = None) -> NDArray[np.intp]:
-    """Pages parked after `after`, in that order; with `most`, so many of them."""
-    pages = np.flatnonzero(parked > after)
-    if most is not None and len(pages) > most:
+def _oldest_first(parked: NDArray[np.int64], after: int, most: int) -> NDArray[np.int32]:
+    """Pages parked after `after`, in that order; no more than `most`."""
+    pages = np.flatnonzero(parked > after).astype(np.int32)
+    if len(pages) > most:
         pages = pages[np.argpartition(parked[pages], most)[:most]]
     return pages[np.argsort(parked[pages])]

@@ -10,6 +10,7 @@ from hashlib import blake2b
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from oi.runtime import prefix
 from oi.runtime.prefix import Chains, PrefixIndex, root_hash
@@ -56,9 +57,7 @@ class _Model:
     def evict(self) -> int:
         return (self.aged or self.idle).popitem(last=False)[0]
 
-    def age(self) -> int | None:
-        if not self.idle:
-            return None
+    def age(self) -> int:
         page, _ = self.idle.popitem(last=False)
         self.aged[page] = None
         return page
@@ -66,6 +65,11 @@ class _Model:
 
 def _some(rng: random.Random, pages: set[int]) -> list[int]:
     return rng.sample(sorted(pages), rng.randint(0, len(pages)))
+
+
+def _named(found: tuple[NDArray[np.int32], list[bytes]]) -> list[tuple[int, bytes]]:
+    pages, hashes = found
+    return list(zip(pages.tolist(), hashes, strict=True))
 
 
 def _hashes() -> Iterator[bytes]:
@@ -102,15 +106,12 @@ def test_pages_are_parked_aged_and_evicted_in_order_of_use(monkeypatch: pytest.M
                 for page in wanted:
                     model.unpark(page)
                 held |= set(wanted)
-            case "evict" if index.num_idle:
-                page = model.evict()
-                assert index.evict() == (page, hash_of.pop(page))
             case "evict":
-                with pytest.raises(KeyError):
-                    index.evict()
+                evicted = [model.evict() for _ in range(rng.randint(0, index.num_idle))]
+                assert _named(index.evict(len(evicted))) == [(page, hash_of.pop(page)) for page in evicted]
             case "age":
-                aged = model.age()
-                assert index.age() == (None if aged is None else (aged, hash_of[aged]))
+                aged = [model.age() for _ in range(rng.randint(0, index.num_idle - index.num_aged))]
+                assert _named(index.age(len(aged))) == [(page, hash_of[page]) for page in aged]
         assert index.idle_pages() == [*model.aged, *model.idle]
         assert (index.num_aged, index.num_idle) == (len(model.aged), len(model.aged) + len(model.idle))
         assert index.find([*hash_of.values(), b"?"]).tolist() == [*hash_of, -1]
