@@ -40,25 +40,6 @@ def peers(result: dict[str, Any]) -> str:
     return "\n".join([head, "| --- | ---: | ---: | ---: |", *rows])
 
 
-def startup(result: dict[str, Any]) -> str:
-    m = result["median"]
-    return (
-        "| bundled model | |\n| --- | ---: |\n"
-        f"| process start to `/health` 200 | {m['ready_s']:.2f} s |\n"
-        f"| resident memory of the process tree, ready | {m['idle_rss_mb']:.0f} MB |\n"
-        f"| request to first streamed text | {m['first_text_s'] * 1e3:.0f} ms |"
-    )
-
-
-def prefix(result: dict[str, Any]) -> str:
-    m = result["median"]
-    return (
-        f"A 2,000-token prompt is answered after {m['cold_s'] * 1e3:.0f} ms the first time and after "
-        f"{m['warm_s'] * 1e3:.1f} ms the second ({m['cold_s'] / m['warm_s']:.0f}× sooner, "
-        f"{m['cached_tokens']:.0f} tokens from the prefix cache)."
-    )
-
-
 def _serve(folder: str) -> Callable[[dict[str, Any]], str]:
     def render(result: dict[str, Any]) -> str:
         plot = f"![latency and throughput by load]({(RESULTS / folder / 'serve.svg').relative_to(ROOT)})"
@@ -74,8 +55,6 @@ def _step(result: dict[str, Any]) -> str:
 
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "peers": ("cpu/peers.json", peers),
-    "startup": ("cpu/startup.json", startup),
-    "prefix": ("cpu/prefix.json", prefix),
     "step": ("h100/step.json", _step),
     "serve-cpu": ("cpu/serve.json", _serve("cpu")),
     "serve-h100": ("h100/serve.json", _serve("h100")),
