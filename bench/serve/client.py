@@ -1,4 +1,4 @@
-"""One streamed request, as a user's client sends and reads it."""
+"""One request, as a user's client sends it and reads its answer, streamed or whole."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ class Record:
     """When it was to be sent."""
     sent: float
     chunks: list[float] = field(default_factory=list)
-    """When each event with a choice came. An engine may put several tokens into one."""
+    """When each event with a choice came. An engine may put several tokens into one; an answer not streamed is one."""
     ended: float = 0.0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int | None = None
     """None where the engine does not say."""
+    token_ids: list[int] = field(default_factory=list)
+    """Of the answer, where they were asked for."""
     failure: str | None = None
     """Its kind: `connection`, `http 429`, `timeout`, `cut`, `malformed`, `error event`, `wrong length`."""
     message: str = ""
@@ -45,7 +47,7 @@ class _Usage(msgspec.Struct):
 
 
 class _Choice(msgspec.Struct):
-    pass
+    token_ids: list[int] | None = None
 
 
 class _Event(msgspec.Struct):
@@ -73,7 +75,7 @@ def open_session() -> aiohttp.ClientSession:
 async def ask(
     session: aiohttp.ClientSession, url: str, body: bytes, *, due: float, output: int, timeout: float
 ) -> Record:
-    """Send `body` to the completions endpoint at `url` and read its stream; never raises for what the server does.
+    """Send `body` to the completions endpoint at `url` and read the answer; never raises for what the server does.
 
     `output` is how many tokens must come, `timeout` in seconds is for the whole of it.
     """
@@ -103,6 +105,10 @@ async def _read(session: aiohttp.ClientSession, url: str, body: bytes, record: R
     async with session.post(url, data=body, headers=_HEADERS) as response:
         if response.status != 200:
             raise _Failed(f"http {response.status}", (await response.text())[:300])
+        if response.content_type == "application/json":
+            answer = await response.read()
+            _take(_decode(answer), time.perf_counter(), record)
+            return
         events = EventParser()
         done = False
         async for data in response.content.iter_any():
@@ -120,6 +126,8 @@ def _take(event: _Event, now: float, record: Record) -> None:
         raise _Failed("error event", str(event.error)[:300])
     if event.choices:
         record.chunks.append(now)
+    for choice in event.choices:
+        record.token_ids += choice.token_ids or ()
     if (usage := event.usage) is not None:
         record.prompt_tokens, record.completion_tokens = usage.prompt_tokens, usage.completion_tokens
         if usage.prompt_tokens_details is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-__all__ = ["Sampler", "device", "gpu", "usage"]
+__all__ = ["Sampler", "device", "gpu", "resident", "usage"]
 
 _RSS_SECONDS = 0.05
 _PSS_EVERY = 20
@@ -26,6 +26,11 @@ def usage(pid: int) -> dict[str, float]:
         "pss_mb": round(sum(i.pss for i in sizes) / 1e6, 1),
         "processes": len(sizes),
     }
+
+
+def resident(pid: int) -> float:
+    """MB resident of the process and all below it, shared pages counted in each. Far cheaper than `usage`."""
+    return round(sum(map(_rss, _tree(pid))) / 1e6, 1)
 
 
 def gpu() -> dict[str, str] | None:

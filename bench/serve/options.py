@@ -44,9 +44,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def command(argv: Sequence[str]) -> str:
+def command(argv: Sequence[str], program: str = "bench.serve") -> str:
     """As it can be written down: of absolute paths their last part, of addresses none."""
-    return " ".join(["python -m bench.serve", *map(_anonymous, argv)])
+    return " ".join([f"python -m {program}", *map(_anonymous, argv)])
 
 
 def _anonymous(argument: str) -> str:

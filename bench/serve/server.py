@@ -54,10 +54,10 @@ class OwnServer:
         return time.perf_counter() - self.started
 
     def check(self) -> None:
-        """Raises SystemExit with the end of its log if it has ended."""
+        """Raises SystemExit with the end of its log, without the lines of requests, if it has ended."""
         if self._process.poll() is not None:
             self._log.seek(0)
-            end = self._log.read()[-2000:].decode(errors="replace")
+            end = b"".join(line for line in self._log if b" INFO " not in line)[-2000:].decode(errors="replace")
             raise SystemExit(f"oi-run ended with code {self._process.returncode}:\n{end}")
 
     def __enter__(self) -> OwnServer:
