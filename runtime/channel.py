@@ -25,17 +25,21 @@ class Channel:
         self._sock = sock
         self._reader = to_engine_reader()
         self._unsent = bytearray()
+        self._arrived = memoryview(bytearray(_CHUNK))
+        """What one read brings: memory of its own each time would cost as much as the reading."""
 
     def receive(self, timeout: float, other: int | None = None) -> list[ToEngine]:
         """All messages that have arrived; where there are none, wait up to `timeout` seconds for some.
 
         Or until the descriptor `other` is readable. Raises ChannelClosed, WireError.
         """
-        self._wait(timeout, [] if other is None else [other])
+        readable = self._wait(timeout, [] if other is None else [other])
         self._flush()
         messages: list[ToEngine] = []
-        while (data := self._read()) is not None:
-            messages += self._reader.feed(data)
+        while readable:
+            size = self._read()
+            messages += self._reader.feed(self._arrived[:size])
+            readable = size == _CHUNK
         return messages
 
     def send(self, message: FromEngine) -> None:
@@ -52,21 +56,24 @@ class Channel:
         except (ChannelClosed, OSError):
             return
 
-    def _wait(self, timeout: float, others: list[int]) -> None:
-        write = [self._sock] if self._unsent else []
-        select.select([self._sock.fileno(), *others], write, [], timeout)
+    def _wait(self, timeout: float, others: list[int]) -> bool:
+        """Whether something has arrived."""
+        own = self._sock.fileno()
+        write = [own] if self._unsent else []
+        readable, _, _ = select.select([own, *others], write, [], timeout)
+        return own in readable
 
-    def _read(self) -> bytes | None:
-        """None when nothing has arrived."""
+    def _read(self) -> int:
+        """How many bytes have arrived."""
         try:
-            data = self._sock.recv(_CHUNK)
+            size = self._sock.recv_into(self._arrived)
         except BlockingIOError:
-            return None
+            return 0
         except ConnectionError as e:
             raise ChannelClosed from e
-        if not data:
+        if not size:
             raise ChannelClosed
-        return data
+        return size
 
     def _flush(self) -> None:
         try:

@@ -125,6 +125,10 @@ class EngineClient(asyncio.Protocol):
             self._handle(message, now, touched)
         for sink in touched:
             sink.flush()
+        if self.on_stats is not None:  # when the tokens are on their way
+            for message in messages:
+                if isinstance(message, StepDone):
+                    self.on_stats(message.stats)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connected = False
@@ -142,9 +146,7 @@ class EngineClient(asyncio.Protocol):
     def _handle(self, message: FromEngine, now: float, touched: list[Sink]) -> None:
         """`touched` gathers the sinks that were given tokens."""
         match message:
-            case StepDone(tokens, stats):
-                if self.on_stats is not None:
-                    self.on_stats(stats)
+            case StepDone(tokens):
                 for token in tokens:
                     if (sink := self._sinks.get(token.id)) is not None:  # else it was just aborted
                         if token.finish is not None:

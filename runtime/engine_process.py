@@ -10,6 +10,7 @@ ignored: a terminal sends it to both, and the parent decides.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -42,6 +43,8 @@ def serve(channel: Channel, runner: Runner, drain: Event) -> None:
     from oi.runtime.engine import Engine  # here, for main's sake: nothing heavy loads before the GPU is being woken
 
     engine = Engine(runner)
+    gc.freeze()  # what is there stays: collections need not go through it
+    gc.enable()
     channel.send(ready(runner))
     said = monotonic()
     blocked: int | None = None

@@ -34,6 +34,7 @@ class Tokenizer:
         """Control tokens: content → id."""
         self._special_id_set = frozenset(self.special_ids.values())
         self._specials = _any_of(self.special_ids)
+        self._special_begins = {content[:1] for content in self.special_ids}
         self._segments = SegmentCache(_CACHE_BYTES)
         self._bytes: dict[int, bytes] = {}
         self._texts: dict[int, str | None] = {}
@@ -58,7 +59,9 @@ class Tokenizer:
 
     def split_specials(self, text: str) -> list[str]:
         """`text` cut at special tokens: text, special, text, special, …, text."""
-        return [text] if self._specials is None else self._specials.split(text)
+        if self._specials is None or not any(begin in text for begin in self._special_begins):
+            return [text]
+        return self._specials.split(text)
 
     def holds_special(self, text: str) -> bool:
         return self._specials is not None and self._specials.search(text) is not None

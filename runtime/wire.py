@@ -54,23 +54,33 @@ class FrameReader(Generic[_Message]):
         self._decoder = decoder
         self._pending = bytearray()
 
-    def feed(self, data: bytes) -> list[_Message]:
+    def feed(self, data: bytes | memoryview) -> list[_Message]:
         """Messages that `data` completes, in order. Raises WireError; the stream is of no use after it."""
+        if not self._pending:  # whole frames are read where they are
+            messages, end = self._cut(memoryview(data))
+            self._pending += data[end:]
+            return messages
         self._pending += data
-        messages = []
-        start = 0
-        while (body := start + _HEADER_BYTES) <= len(self._pending):
-            length = int.from_bytes(self._pending[start:body], "little")
-            if length > MAX_FRAME_BYTES:
-                raise WireError(f"a frame claims {length} bytes, more than {MAX_FRAME_BYTES}")
-            if body + length > len(self._pending):
-                break
-            messages.append(self._decode(self._pending[body : body + length]))
-            start = body + length
-        del self._pending[:start]
+        with memoryview(self._pending) as pending:
+            messages, end = self._cut(pending)
+        del self._pending[:end]
         return messages
 
-    def _decode(self, body: bytearray) -> _Message:
+    def _cut(self, data: memoryview) -> tuple[list[_Message], int]:
+        """All whole messages, and where they end."""
+        messages = []
+        start = 0
+        while (body := start + _HEADER_BYTES) <= len(data):
+            length = int.from_bytes(data[start:body], "little")
+            if length > MAX_FRAME_BYTES:
+                raise WireError(f"a frame claims {length} bytes, more than {MAX_FRAME_BYTES}")
+            if body + length > len(data):
+                break
+            messages.append(self._decode(data[body : body + length]))
+            start = body + length
+        return messages, start
+
+    def _decode(self, body: memoryview) -> _Message:
         try:
             return self._decoder.decode(body)
         except msgspec.MsgspecError as e:

@@ -51,14 +51,15 @@ async def create_chat_completion(request: web.Request) -> web.StreamResponse:
         room = max_tokens_for(prompt, getattr(body, name), service.limits, name)
         logprobs = (body.top_logprobs or 0) if body.logprobs else None
         wanted = submits(body, [prompt], [room], logprobs, service.model.generation, service.limits)
-        shape = _Shape(body, service, prompt)
-        with service.generate(request, shape.id, wanted, text_options(body, logprobs), n) as generation:
+        id = f"chatcmpl-{uuid.uuid4().hex}"
+        with service.generate(request, id, wanted, text_options(body, logprobs), n) as generation:
+            shape = _Shape(id, body, service, prompt)  # while the engine works
             if body.stream:
                 usage = body.stream_options is not None and bool(body.stream_options.include_usage)
-                return await stream(request, shape.id, generation, shape, n, include_usage=usage)
+                return await stream(request, id, generation, shape, n, include_usage=usage)
             await generation.finished()
             whole = shape.whole(generation.outputs, usage_of(generation.outputs, n))
-            return json_response(whole, request_id=shape.id)
+            return json_response(whole, request_id=id)
 
 
 async def _encoded(service: Service, body: ChatCompletionRequest, characters: int) -> TokenIds:
@@ -118,8 +119,8 @@ def _without_nulls(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Shape:
-    def __init__(self, body: ChatCompletionRequest, service: Service, prompt: TokenIds) -> None:
-        self.id = f"chatcmpl-{uuid.uuid4().hex}"
+    def __init__(self, id: str, body: ChatCompletionRequest, service: Service, prompt: TokenIds) -> None:
+        self.id = id
         self._body = body
         self._model = service.name
         self._created = int(time.time())

@@ -41,14 +41,15 @@ async def create_completion(request: web.Request) -> web.StreamResponse:
         prompts = await _encoded(service, given)
         rooms = [_room(body, prompt, service) for prompt in prompts]
         wanted = submits(body, prompts, rooms, body.logprobs, service.model.generation, service.limits)
-        shape = _Shape(body, service, given, prompts)
-        with service.generate(request, shape.id, wanted, text_options(body, body.logprobs), n) as generation:
+        id = f"cmpl-{uuid.uuid4().hex}"
+        with service.generate(request, id, wanted, text_options(body, body.logprobs), n) as generation:
+            shape = _Shape(id, body, service, given, prompts)  # while the engine works
             if body.stream:
                 usage = body.stream_options is not None and bool(body.stream_options.include_usage)
-                return await stream(request, shape.id, generation, shape, n, include_usage=usage)
+                return await stream(request, id, generation, shape, n, include_usage=usage)
             await generation.finished()
             whole = shape.whole(generation.outputs, usage_of(generation.outputs, n))
-            return json_response(whole, request_id=shape.id)
+            return json_response(whole, request_id=id)
 
 
 def _prompts(body: CompletionRequest) -> list[str | list[int]]:
@@ -87,9 +88,14 @@ def _room(body: CompletionRequest, prompt: Sequence[int], service: Service) -> i
 
 class _Shape:
     def __init__(
-        self, body: CompletionRequest, service: Service, given: Sequence[str | list[int]], prompts: list[TokenIds]
+        self,
+        id: str,
+        body: CompletionRequest,
+        service: Service,
+        given: Sequence[str | list[int]],
+        prompts: list[TokenIds],
     ) -> None:
-        self.id = f"cmpl-{uuid.uuid4().hex}"
+        self.id = id
         self._body = body
         self._model = service.name
         self._created = int(time.time())

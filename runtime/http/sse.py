@@ -30,46 +30,40 @@ async def stream(
     request: web.Request, id: str, generation: Generation, shape: Shape, n: int, *, include_usage: bool
 ) -> web.StreamResponse:
     """Raises what goes wrong before the first byte; later errors are the stream's last event."""
-    response = web.StreamResponse(headers={**_HEADERS, "X-Request-Id": id})
+    response = _EventStream(headers={**_HEADERS, "X-Request-Id": id})
     if request.version >= HttpVersion11:
         response.enable_chunked_encoding()
     with contextlib.suppress(ConnectionResetError):  # the client left; the generation's end aborts
         try:
-            await _write_all(request, response, generation, shape, n, include_usage=include_usage)
+            await _write_news(request, response, generation, shape)
+            end = event(shape.usage_chunk(usage_of(generation.outputs, n))) if include_usage else b""
+            end += b"data: [DONE]\n\n"
         except OiError as e:
             if not response.prepared:
                 raise
             _log.error("request=%s ends with an error: %s", id, e)
-            await response.write(b"data: " + as_api_error(e).body + b"\n\n")
-        await response.write_eof()
+            end = b"data: " + as_api_error(e).body + b"\n\n"
+        if not response.prepared:
+            await response.prepare(request)
+        await response.write_eof(end)
     return response
 
 
-async def _write_all(
-    request: web.Request,
-    response: web.StreamResponse,
-    generation: Generation,
-    shape: Shape,
-    n: int,
-    *,
-    include_usage: bool,
-) -> None:
+class _EventStream(web.StreamResponse):
+    _send_headers_immediately = False  # but with the first event: clients wake once, not twice
+
+
+async def _write_news(request: web.Request, response: web.StreamResponse, generation: Generation, shape: Shape) -> None:
     async for outputs in generation.news():
         if events := _events(shape, outputs):
-            await _write(request, response, events)
+            if not response.prepared:
+                await response.prepare(request)
+            await response.write(events)
             generation.reader = _Direct(request, response, generation, shape).write
-    end = event(shape.usage_chunk(usage_of(generation.outputs, n))) if include_usage else b""
-    await _write(request, response, end + b"data: [DONE]\n\n")
 
 
 def _events(shape: Shape, outputs: Iterable[Output]) -> bytes:
     return b"".join([events for output in outputs for events in shape.events(output)])
-
-
-async def _write(request: web.Request, response: web.StreamResponse, data: bytes) -> None:
-    if not response.prepared:
-        await response.prepare(request)
-    await response.write(data)
 
 
 class _Direct:
