@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import step_report
+from bench import offload_report, step_report
 from bench.serve import peers as serve_peers
 from bench.serve import plots
 from bench.serve import report as serve_report
+from bench.soak.section import section as soak_section
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results"
@@ -53,11 +54,19 @@ def _step(result: dict[str, Any]) -> str:
     return f"{step_report.section(result)}\n\n![steps beside their floors]({plot})"
 
 
+def _restore(result: dict[str, Any]) -> str:
+    return serve_report.one(result, serve_peers.of(RESULTS / "h100"), "host_restore")
+
+
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "peers": ("cpu/peers.json", peers),
     "step": ("h100/step.json", _step),
     "serve-cpu": ("cpu/serve.json", _serve("cpu")),
     "serve-h100": ("h100/serve.json", _serve("h100")),
+    "restore-h100": ("h100/restore.json", _restore),
+    "offload-h100": ("h100/offload.json", offload_report.section),
+    "soak-cpu": ("cpu/soak.json", soak_section),
+    "soak-h100": ("h100/soak.json", soak_section),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["OI", "at", "rows", "section"]
+__all__ = ["OI", "at", "one", "rows", "section"]
 
 OI = "**oi**"
 _Tables = Mapping[str, Any]
@@ -25,6 +25,12 @@ def section(ours: _Tables, peers: Mapping[str, _Tables]) -> str:
             *(f"<sub>{engine}: {tables['note']}.</sub>" for engine, tables in peers.items()),
         ]
     )
+
+
+def one(ours: _Tables, peers: Mapping[str, _Tables], name: str) -> str:
+    """Markdown of one table."""
+    title, columns = next((title, columns) for table, title, columns in _TABLES if table == name)
+    return _table({OI: ours, **peers}, name, title, columns) or ""
 
 
 def rows(tables: _Tables, name: str, like: _Tables) -> dict[float, _Row]:
