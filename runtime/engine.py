@@ -34,6 +34,9 @@ class _Flight(NamedTuple):
     drawing: list[Sequence]
     """By row."""
     began: float
+    tokens: int
+    keys: int
+    """Tokens in the cache that sequences with one token read."""
 
 
 class Engine:
@@ -98,11 +101,12 @@ class Engine:
         if not self._in_flight:
             assert self._awaits_copies, "there is work, so there is a step, or a copy to wait for"
             return None
-        handle, drawing, began = self._in_flight.popleft()
-        tokens = self._take(drawing, self._runner.finish(handle))
+        flight = self._in_flight.popleft()
+        tokens = self._take(flight.drawing, self._runner.finish(flight.handle))
         now = self._clock()
-        self._step_seconds = now - max(began, self._finished)
+        self._step_seconds = now - max(flight.began, self._finished)
         self._finished = now
+        self.scheduler.pace.took(flight.tokens, flight.keys, self._step_seconds)
         return StepDone(tokens, self.stats())
 
     @property
@@ -119,8 +123,10 @@ class Engine:
             self.exchange.send(self.scheduler, schedule)
         if not schedule:
             return False
-        handle = self._runner.start(build_batch(schedule, self._page_size))
-        self._in_flight.append(_Flight(handle, self.scheduler.started(schedule), began))
+        batch = build_batch(schedule, self._page_size)
+        tokens, keys = len(batch.tokens), int(batch.context_lens[batch.query_lens == 1].sum())
+        handle = self._runner.start(batch)
+        self._in_flight.append(_Flight(handle, self.scheduler.started(schedule), began, tokens, keys))
         return True
 
     def _take(self, drawing: list[Sequence], result: StepResult) -> list[Token]:

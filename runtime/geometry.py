@@ -25,6 +25,10 @@ class Geometry:
     pages: int
     page_size: int
     vocab_size: int
+    token_buckets: tuple[int, ...] = ()
+    """Rising: what the device pads a step with a prompt's tokens to; empty where it pads nothing."""
+    key_cost: float = 0.0
+    """Bytes of one token's K/V for each byte of weights that a step reads."""
 
 
 def plan(artifact: Artifact, settings: EngineSettings, available: int) -> Geometry:
@@ -52,6 +56,7 @@ def plan(artifact: Artifact, settings: EngineSettings, available: int) -> Geomet
         pages=pages,
         page_size=kv.page_size,
         vocab_size=model.vocab_size,
+        key_cost=kv.page_bytes / kv.page_size / (2 * model.parameters),
     )
 
 

@@ -3,8 +3,8 @@
 Sequences are ordered by arrival, and all running ones arrived before all waiting ones: admission is first come,
 first served, and a preempted sequence is always the youngest running one, which returns to the queue's front.
 
-* Decode rows come first, so that no prompt, however long, delays a running sequence; prefill chunks and new
-  sequences share what is left of the step's token budget, oldest first.
+* Decode rows come first; prefill chunks and new sequences share what is left of the step's token budget, oldest first.
+  Beside decode rows the budget is what keeps the step short enough for them (see pace.py).
 * A sequence is admitted beside others only when the pages for all its tokens can be had and one more for each
   sequence that runs then. It gets its own at once, so a prefill never stops half-way for lack of pages.
 * A running sequence that needs a page when there is none preempts the youngest. A preempted sequence keeps its
@@ -35,6 +35,7 @@ from oi.runtime.geometry import Geometry
 from oi.runtime.host_tier import HostTier
 from oi.runtime.kv import PagedKv
 from oi.runtime.messages import Submit
+from oi.runtime.pace import Pace
 from oi.runtime.sampling import check_sampling, most_edits
 from oi.runtime.sequence import Sequence
 
@@ -78,6 +79,8 @@ class Scheduler:
         """Running sequences that sit out until a copy has landed, and how many tokens they then have."""
         self.kv = PagedKv(geometry.pages, geometry.page_size, tier)
         self.counters = Counters()
+        self.pace = Pace(geometry)
+        """To be told what steps take, for else steps are as large as they may be."""
 
     @property
     def has_work(self) -> bool:
@@ -109,7 +112,7 @@ class Scheduler:
         decodes, edited, prefills, stalled = self._sort_running()
         if stalled and stalled >= _MANY * len(self.running):
             return []
-        budget = _Budget(self._geometry.max_step_tokens - len(decodes), self._geometry.max_edits)
+        budget = _Budget(self._most_tokens([*decodes, *edited], prefills) - len(decodes), self._geometry.max_edits)
         parts = [Scheduled(sequence, 1, True) for sequence in decodes]
         parts += [self._part(sequence, budget) for sequence in (*edited, *prefills)]
         while (sequence := self._admit(budget)) is not None:
@@ -117,7 +120,11 @@ class Scheduler:
                 parts.append(self._part(sequence, budget))
         if self.kv.tier is not None:
             self.kv.save_ahead()  # when what goes for this step is gone
-        return [part for part in parts if part.num_tokens]
+        parts = [part for part in parts if part.num_tokens]
+        rows = len(decodes) + len(edited)
+        if len(parts) > rows:
+            self._leave_excess(parts, rows)
+        return parts
 
     def started(self, schedule: list[Scheduled]) -> list[Sequence]:
         """The schedule's step was started; returns the sequences that draw, by row.
@@ -214,6 +221,18 @@ class Scheduler:
         # Whoever lacked edits in the last step comes first in this one; in general all are equal and keep their order.
         edited.sort(key=lambda sequence: sequence.last_step)
         return decodes, edited, prefills, stalled
+
+    def _most_tokens(self, decodes: list[Sequence], prefills: list[Sequence]) -> int:
+        """Of the step, decode rows and prompts together."""
+        if not prefills and not self.waiting:
+            return self._geometry.max_step_tokens
+        return self.pace.most_tokens(len(decodes), sum([sequence.length for sequence in decodes]))
+
+    def _leave_excess(self, parts: list[Scheduled], rows: int) -> None:
+        """The youngest prompt's end is left for the next step where padding would cost more than another step."""
+        excess = self.pace.excess(sum([part.num_tokens for part in parts]), rows)
+        if excess and parts[-1].num_tokens > excess:
+            parts[-1] = Scheduled(parts[-1].sequence, parts[-1].num_tokens - excess, False)
 
     def _preempt(self, sequence: Sequence) -> None:
         self.counters.preemptions += 1

@@ -17,6 +17,7 @@ from oi.runtime.errors import RequestError
 from oi.runtime.geometry import Geometry
 from oi.runtime.messages import SamplingParams, Submit
 from oi.runtime.runner import StepResult
+from tests.runtime.fake_clock import fitful
 from tests.runtime.fake_runner import FakeRunner, expected_tokens
 from tests.runtime.histories import VOCAB, Client, check_stream, geometry, history
 
@@ -37,7 +38,7 @@ def overlaps(request: pytest.FixtureRequest) -> bool:
 def test_outputs_equal_those_of_each_request_alone(
     overlaps: bool, geometry: Geometry, history: list[Submit | int | None]
 ) -> None:
-    engine, client = Engine(FakeRunner(geometry, overlaps)), Client()
+    engine, client = Engine(FakeRunner(geometry, overlaps), fitful()), Client()
     accepted: dict[int, Submit] = {}
     aborted: set[int] = set()
     for event in [*history, *[None] * 3000]:

@@ -19,6 +19,7 @@ from oi.runtime.geometry import Geometry
 from oi.runtime.host_slots import HostSlots
 from oi.runtime.host_tier import HostTier
 from oi.runtime.messages import SamplingParams, Submit
+from tests.runtime.fake_clock import fitful
 from tests.runtime.fake_copies import FakeCopies
 from tests.runtime.fake_runner import FakeRunner
 from tests.runtime.histories import VOCAB, Client, check_stream, geometry, history
@@ -31,7 +32,7 @@ in_turn_and_overlapping = pytest.mark.parametrize("overlaps", [False, True], ids
 
 
 def _engine(geometry: Geometry, overlaps: bool, copies: FakeCopies) -> Engine:
-    return Engine(FakeRunner(geometry, overlaps, copies))
+    return Engine(FakeRunner(geometry, overlaps, copies), fitful())
 
 
 def _advance(engine: Engine, client: Client) -> None:
