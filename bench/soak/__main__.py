@@ -6,6 +6,10 @@
 Users send prompts of 1 to 16 k tokens, as long as others as short, half streamed, half sampled, one of twenty left by
 its user; some are greedy and were asked alone before. Ends with 1 and names the faults if there are any: a request
 failed, resident memory grew by more than 2% from the first minute to the last, pages or requests were left behind.
+
+What has a bound must be full before the first minute, or its filling is taken for growth: the server's cache of
+tokenized texts (8 MiB, full after seconds on a GPU and ten minutes on a CPU: --warm-up 600) and, on a CPU, its pages
+(--kv-cache-mib 64).
 """
 
 from __future__ import annotations
@@ -37,6 +41,7 @@ from oi.runtime.checkpoint import resolve
 _START_SECONDS = 3.0
 """For client processes to be there."""
 _EMPTY_SECONDS = 30.0
+_TAIL_SECONDS = 5.0
 _GAUGES = {
     "running": "num_requests_running",
     "waiting": "num_requests_waiting",
@@ -192,7 +197,7 @@ def _gauges(url: str) -> dict[str, float]:
 
 def _tail(options: argparse.Namespace) -> float:
     """Seconds for which the load goes on after the last minute, which would else have its drain in it."""
-    return float(options.warm_up) / 3
+    return min(_TAIL_SECONDS, float(options.warm_up))
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:

@@ -19,8 +19,8 @@ _TEMPLATE_TOKENS = 64
 _CHATS = 0.4
 _SHARING = 0.3
 _PROBING = 0.1
-_IMPATIENT = 0.075
-"""One of three of them is answered before it has left, which leaves 5%."""
+_IMPATIENT = 0.065
+"""Some of them are answered before they leave; about 5% of all are not."""
 
 _PREFIXES = 8
 _PROBES = 8

@@ -28,6 +28,7 @@ RULES = (
 )
 Sample = tuple[float, float]
 """`time.perf_counter()`, MB"""
+_LATENCIES = ("ttft_ms", "itl_ms", "e2e_ms")
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ def figures(
     """`alone` are the probes' answers without load; `rss` is empty where the server's memory cannot be seen."""
     rows = [_minute(answers, rss, span) for span in minutes]
     first, last = rows[0], rows[-1]
+    middle = minutes[len(minutes) // 2].begin
+    halves = [Span(minutes[0].begin, middle), Span(middle, minutes[-1].end)]
     failed = [a.record for a in answers if a.record.failure is not None]
     return {
         "requests": {
@@ -66,11 +69,8 @@ def figures(
             "streamed": sum(a.streamed for a in answers),
         },
         "minutes": rows,
-        "last_to_first": {
-            f"{what}_{p}": _ratio(last[what] and last[what][p], first[what] and first[what][p])
-            for what in ("ttft_ms", "itl_ms", "e2e_ms")
-            for p in ("p50", "p99")
-        },
+        "last_to_first": _ratios(last, first),
+        "second_half_to_first": _ratios(*(_minute(answers, rss, half) for half in reversed(halves))),
         "rss": {
             "first_mb": first["rss_mb"],
             "last_mb": last["rss_mb"],
@@ -101,15 +101,16 @@ def faults(result: dict[str, Any], *, exact: bool) -> list[str]:
 
 def show(result: dict[str, Any]) -> None:
     console = Console()
-    view = Table("minute", title="ms at p50 / p99", box=box.SIMPLE)
+    view = Table("minute", title="ms at p50/p99", box=box.SIMPLE)
     for column in ("requests", "TTFT", "ITL", "e2e", "RSS, MB"):
         view.add_column(column, justify="right")
     for i, row in enumerate(result["minutes"]):
-        spread = [_spread(row[what]) for what in ("ttft_ms", "itl_ms", "e2e_ms")]
+        spread = [_spread(row[what]) for what in _LATENCIES]
         view.add_row(str(i + 1), str(row["requests"]), *spread, _number(row["rss_mb"], 1))
-    ratios = result["last_to_first"]
-    spread = [f"{_number(ratios[w + '_p50'], 3)} / {_number(ratios[w + '_p99'], 3)}" for w in _LATENCIES]
-    view.add_row("last ÷ first", "", *spread, _number(result["rss"]["ratio"], 4))
+    for name, key in (("last / first", "last_to_first"), ("2nd / 1st half", "second_half_to_first")):
+        ratios = result[key]
+        spread = ["/".join(_number(ratios[f"{w}_{p}"], 2) for p in ("p50", "p99")) for w in _LATENCIES]
+        view.add_row(name, "", *spread, _number(ratios["rss"], 4))
     console.print(view)
     requests, greedy, after = result["requests"], result["greedy"], result["after"]
     console.print(
@@ -126,9 +127,6 @@ def show(result: dict[str, Any]) -> None:
         console.print(f"[bold red]FAULT[/] {fault}", highlight=False)
 
 
-_LATENCIES = ("ttft_ms", "itl_ms", "e2e_ms")
-
-
 def _minute(answers: Sequence[Answer], rss: Sequence[Sample], span: Span) -> dict[str, Any]:
     sent = [a for a in answers if span.has(a.record.sent)]
     streamed = [a.record for a in answers if a.streamed]
@@ -143,6 +141,14 @@ def _minute(answers: Sequence[Answer], rss: Sequence[Sample], span: Span) -> dic
         "e2e_ms": percentiles([(r.ended - r.sent) * 1e3 for r in whole]),
         "rss_mb": round(statistics.median(memory), 1) if memory else None,
     }
+
+
+def _ratios(later: dict[str, Any], earlier: dict[str, Any]) -> dict[str, float | None]:
+    return {
+        f"{what}_{p}": _ratio(later[what] and later[what][p], earlier[what] and earlier[what][p])
+        for what in _LATENCIES
+        for p in ("p50", "p99")
+    } | {"rss": _ratio(later["rss_mb"], earlier["rss_mb"])}
 
 
 def _greedy(answers: Sequence[Answer], alone: Sequence[Sequence[int]]) -> dict[str, Any]:
@@ -182,4 +188,8 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _spread(spread: dict[str, float] | None) -> str:
-    return "–" if spread is None else f"{spread['p50']:.4g} / {spread['p99']:.4g}"
+    return "–" if spread is None else "/".join(_short(spread[p]) for p in ("p50", "p99"))
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}"
