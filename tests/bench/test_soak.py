@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 from bench.serve import prompts
 from bench.serve.client import Record
 from bench.serve.server import OwnServer
+from bench.soak import __main__ as soak
 from bench.soak.mix import Mix, Probe, log_uniform, probes
 from bench.soak.report import faults, figures, spans
 from bench.soak.users import Answer
@@ -87,6 +88,14 @@ def test_a_server_with_every_fault(tmp_path: Path) -> None:
     assert sum(other["n"] for other in result["greedy"]["differ"]) == result["greedy"]["asked"]
 
 
+def test_pages_that_are_not_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(soak, "_EMPTY_SECONDS", 0.3)
+    with _server("hold") as url:
+        after = soak._left_behind(url)
+    assert after["left_behind"] == {"running": 0, "waiting": 0, "of the pages held": 0.25}
+    assert after["waited_s"] >= 0.3
+
+
 def test_the_bundled_model(tmp_path: Path) -> None:
     arguments = ["--max-model-len", "512", "--kv-cache-mib", "4"]
     code, result = _soak(tmp_path, "--exact", "--", *arguments)
@@ -102,15 +111,15 @@ def test_the_bundled_model(tmp_path: Path) -> None:
 
 def test_a_server_that_dies_ends_it(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bench.soak", "--minutes", "5", "--", "--max-model-len", "512"]
-    soak = subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert soak.stderr is not None
-    for line in soak.stderr:
+    running = subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert running.stderr is not None
+    for line in running.stderr:
         if "before the first minute" in line:
             break
-    server = next(child for child in psutil.Process(soak.pid).children() if "oi.runtime.cli" in child.cmdline())
+    server = next(child for child in psutil.Process(running.pid).children() if "oi.runtime.cli" in child.cmdline())
     server.children()[0].kill()
-    _, said = soak.communicate(timeout=30)
-    assert soak.returncode == 1
+    _, said = running.communicate(timeout=30)
+    assert running.returncode == 1
     assert "oi-run ended with code 1" in said
     assert "the engine died" in said
     assert "Traceback" not in said
