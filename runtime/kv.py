@@ -60,6 +60,8 @@ class PagedKv:
         self._pool = PagePool(num_pages)
         self._index = PrefixIndex(num_pages)
         self._chains = Chains(page_size)
+        self._more_evicted = num_pages // 1024
+        """Than are needed: sequences that decode take pages one by one, and many cost little more than one."""
         self._used = np.zeros(num_pages, np.int64)
         """Steps that had been started when the page was let go: none after them uses it."""
 
@@ -93,8 +95,7 @@ class PagedKv:
         full = (len(tokens) - 1) // self.page_size
         self._chains.extend(table.root, table.chain, tokens, full)
         pages = self._index.find(table.chain[:full])
-        missing = np.flatnonzero(pages < 0)
-        return pages[: missing[0]] if len(missing) else pages
+        return np.array(pages[: pages.index(-1)] if -1 in pages else pages, np.int32)
 
     def can_allocate(self, num_tokens: int, matched: NDArray[np.int32], spare: int) -> bool:
         """Whether a table that starts with `matched` can reach `num_tokens` and leave `spare` pages available."""
@@ -104,6 +105,8 @@ class PagedKv:
     def adopt(self, table: PageTable, matched: NDArray[np.int32]) -> int:
         """Start an empty table with pages just matched; returns the number of tokens they hold."""
         assert not table.pages, "a table adopts a prefix before it has any page"
+        if not len(matched):
+            return 0
         self._index.unpark(matched)
         self._pool.retain(matched)
         table.pages.frombytes(matched.tobytes())
@@ -116,7 +119,7 @@ class PagedKv:
         if missing > self.num_available:
             return False
         if missing > self._pool.num_free:
-            self._evict(missing - self._pool.num_free)
+            self._evict(min(missing - self._pool.num_free + self._more_evicted, self._index.num_idle))
         table.pages.extend([self._pool.take() for _ in range(missing)])
         return True
 
@@ -142,18 +145,21 @@ class PagedKv:
             return
         self._chains.extend(table.root, table.chain, tokens, full)
         known = self._index.find(table.chain[table.sealed : full])
-        for i in np.flatnonzero(known >= 0).tolist():
-            self._take_over(table, table.sealed + i, known[i : i + 1])
-        fresh = np.flatnonzero(known < 0) + table.sealed
+        fresh = [i for i, page in enumerate(known, table.sealed) if page < 0]
+        if len(fresh) < len(known):
+            for i, page in enumerate(known, table.sealed):
+                if page >= 0:
+                    self._take_over(table, i, page)
         self._index.insert([table.chain[i] for i in fresh], [table.pages[i] for i in fresh])
         table.sealed = full
 
-    def _take_over(self, table: PageTable, i: int, known: NDArray[np.int32]) -> None:
+    def _take_over(self, table: PageTable, i: int, known: int) -> None:
         """Page i of the table is from now on the page `known`, which holds the same."""
-        self._index.unpark(known)
-        self._pool.retain(known)
-        self._let_go(np.array([table.pages[i]], np.int32), sealed=False)
-        table.pages[i] = int(known[0])
+        theirs, mine = np.array([[known], [table.pages[i]]], np.int32)
+        self._index.unpark(theirs)
+        self._pool.retain(theirs)
+        self._let_go(mine, sealed=False)
+        table.pages[i] = known
 
     def release(self, table: PageTable) -> None:
         """The sequence gives up its pages; sealed ones stay in the index until evicted."""
@@ -165,6 +171,8 @@ class PagedKv:
         table.sealed = 0
 
     def _let_go(self, pages: NDArray[np.int32], *, sealed: bool) -> None:
+        if not len(pages):
+            return
         idle = self._pool.release(pages)
         self._used[idle] = self.steps
         if sealed:
@@ -235,4 +243,4 @@ class PagedKv:
         writable = [page for table in tables for page in table.pages[table.sealed :]]
         assert all(counted[page] == 1 and not self._index.holds(page) for page in writable), "a shared page is writable"
         for table in tables:
-            assert self._index.find(table.chain[: table.sealed]).tolist() == list(table.pages[: table.sealed])
+            assert self._index.find(table.chain[: table.sealed]) == list(table.pages[: table.sealed])

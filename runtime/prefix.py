@@ -106,9 +106,9 @@ class PrefixIndex:
         self.num_idle = 0
         self.num_aged = 0
 
-    def find(self, hashes: Sequence[bytes]) -> NDArray[np.int32]:
+    def find(self, hashes: Sequence[bytes]) -> list[int]:
         """The page of each; -1 where there is none."""
-        return np.fromiter(map(self._page_of.get, hashes, repeat(-1)), np.int32, len(hashes))
+        return list(map(self._page_of.get, hashes, repeat(-1)))
 
     def holds(self, page: int) -> bool:
         return page in self._hash_of

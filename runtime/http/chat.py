@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
 import time
-import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -51,7 +51,7 @@ async def create_chat_completion(request: web.Request) -> web.StreamResponse:
         room = max_tokens_for(prompt, getattr(body, name), service.limits, name)
         logprobs = (body.top_logprobs or 0) if body.logprobs else None
         wanted = submits(body, [prompt], [room], logprobs, service.model.generation, service.limits)
-        id = f"chatcmpl-{uuid.uuid4().hex}"
+        id = f"chatcmpl-{random.getrandbits(128):032x}"
         with service.generate(request, id, wanted, text_options(body, logprobs), n) as generation:
             shape = _Shape(id, body, service, prompt)  # while the engine works
             if body.stream:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import random
 import time
-import uuid
 from array import array
 from collections.abc import Iterable, Sequence
 
@@ -41,7 +41,7 @@ async def create_completion(request: web.Request) -> web.StreamResponse:
         prompts = await _encoded(service, given)
         rooms = [_room(body, prompt, service) for prompt in prompts]
         wanted = submits(body, prompts, rooms, body.logprobs, service.model.generation, service.limits)
-        id = f"cmpl-{uuid.uuid4().hex}"
+        id = f"cmpl-{random.getrandbits(128):032x}"
         with service.generate(request, id, wanted, text_options(body, body.logprobs), n) as generation:
             shape = _Shape(id, body, service, given, prompts)  # while the engine works
             if body.stream:

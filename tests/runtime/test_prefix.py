@@ -114,7 +114,7 @@ def test_pages_are_parked_aged_and_evicted_in_order_of_use(monkeypatch: pytest.M
                 assert _named(index.age(len(aged))) == [(page, hash_of[page]) for page in aged]
         assert index.idle_pages() == [*model.aged, *model.idle]
         assert (index.num_aged, index.num_idle) == (len(model.aged), len(model.aged) + len(model.idle))
-        assert index.find([*hash_of.values(), b"?"]).tolist() == [*hash_of, -1]
+        assert index.find([*hash_of.values(), b"?"]) == [*hash_of, -1]
         index.check()
 
 
