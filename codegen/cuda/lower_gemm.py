@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from oi.codegen.cuda.arch import Arch
-from oi.codegen.cuda.kernels.gemm import Gemm, Gemv, Portable, Prefill, Skinny
+from oi.codegen.cuda.kernels.gemm import Even, Gemm, Gemv, Portable, Prefill, Skinny
 from oi.codegen.cuda.node_arguments import node_arguments, static_shape
 from oi.codegen.cuda.source import Argument, CallSource, Given, NodeSource, TensorMap, call, integer
 from oi.codegen.cuda.tuning.gemm_table import choose_gemm, table_key
+from oi.codegen.errors import CompileError
 from oi.ir import ops
 from oi.ir.graph import Node, Value
 from oi.ir.types import DType
@@ -39,7 +40,7 @@ def gemm_of(node: Node) -> Gemm | None:
 
 
 def lower_gemm(node: Node, rows: int, arch: Arch) -> NodeSource | None:
-    """None where the op is no product. Raises CompileError where no kernel takes the shape."""
+    """None where the op is no product. Raises CompileError where no kernel or launch fits."""
     gemm = gemm_of(node)
     if gemm is None:
         return None
@@ -49,8 +50,8 @@ def lower_gemm(node: Node, rows: int, arch: Arch) -> NodeSource | None:
     match choice.config:
         case Gemv() as config:
             made, partial, tickets = _gemv(config, gemm, rows, arch, x, w, y), 0, 0
-        case Skinny() as config:
-            made, partial, tickets = _skinny(config, gemm, rows, x, w, y)
+        case Skinny() | Even() as config:
+            made, partial, tickets = _skinny_or_even(config, gemm, rows, arch, x, w, y)
         case Prefill() as config:
             made, partial, tickets = _prefill(config, gemm, rows, arch, x, w, y), 0, 0
         case Portable() as config:
@@ -67,11 +68,17 @@ def _gemv(config: Gemv, gemm: Gemm, rows: int, arch: Arch, x: Argument, w: Argum
     return call(gemv, (config.grid(gemm),), given, constants, num_warps=config.num_warps, pdl=arch.dependent_launches)
 
 
-def _skinny(
-    config: Skinny, gemm: Gemm, rows: int, x: Argument, w: Argument, y: Argument
+def _skinny_or_even(
+    config: Skinny | Even, gemm: Gemm, rows: int, arch: Arch, x: Argument, w: Argument, y: Argument
 ) -> tuple[CallSource, int, int]:
+    from oi.codegen.cuda.kernels.gemm_even import gemm_even
     from oi.codegen.cuda.kernels.gemm_skinny import gemm_skinny
 
+    if isinstance(config, Even) and config.grid(gemm) > arch.multiprocessors:
+        raise CompileError(
+            f"gemm_even's programs wait for one another, and {config.grid(gemm)} do not fit the "
+            f"{arch.multiprocessors} multiprocessors of {arch.gpu}: choose fewer in gemm_{arch.name}.json"
+        )
     boxes = config.boxes(rows)
     given: Given = {
         "w_desc": _tensor_map(w, (gemm.weight_rows, gemm.k), boxes["w_desc"]),
@@ -82,7 +89,7 @@ def _skinny(
         "M": integer(rows),
     }
     made = call(
-        gemm_skinny,
+        gemm_skinny if isinstance(config, Skinny) else gemm_even,
         (config.grid(gemm),),
         given,
         config.constants(gemm, rows),
@@ -90,7 +97,7 @@ def _skinny(
         pdl=True,
         max_registers=config.max_registers(gemm, rows),
     )
-    return made, config.partial_bytes(gemm, rows), 4 * config.tiles(gemm)
+    return made, config.partial_bytes(gemm, rows), 4 * config.tickets(gemm)
 
 
 def _prefill(config: Prefill, gemm: Gemm, rows: int, arch: Arch, x: Argument, w: Argument, y: Argument) -> CallSource:

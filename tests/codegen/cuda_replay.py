@@ -183,6 +183,10 @@ def _scratch_needs(call: Call, library: CudaLibrary) -> Iterator[tuple[str, int]
         yield "gemm.tickets", 4 * -(-c["N"] // c["BLOCK_N"])
         if c["SHARERS"] > 1:
             yield "gemm.partial", 4 * c["PROGRAMS"] * 2 * parts * c["BLOCK_M"] * c["BLOCK_N"]
+    elif entry == "gemm_even":
+        parts = 2 if c["SWIGLU"] else 1
+        yield "gemm.tickets", 4 * c["REST"]
+        yield "gemm.partial", 4 * c["REST"] * c["SPLITS"] * parts * c["BLOCK_M"] * c["BLOCK_N"]
     elif entry == "gemm_portable" and c["SPLITS"] > 1:
         parts = 2 if c["SWIGLU"] else 1
         yield "gemm.tickets", 4 * programs // c["SPLITS"]

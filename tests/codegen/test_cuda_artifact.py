@@ -91,5 +91,5 @@ def test_qwen3_4b(tmp_path: Path) -> None:
     made = library(artifact)
     print(f"{len(made.kernels)} kernels, {len(made.recipes)} recipes, {done.calls} calls in all graphs")
     entries = {kernel.entry for kernel in made.kernels.values()}
-    assert {"gemm_skinny", "gemm_prefill", "attention_prefill_hopper", "sample"} <= entries
+    assert {"gemm_skinny", "gemm_even", "gemm_prefill", "attention_prefill_hopper", "sample"} <= entries
     assert (made.buckets.decode_rows[-1], made.buckets.tokens[-1]) == (256, 4096)

@@ -52,7 +52,8 @@ def test_every_architecture_has_all_kernels(arch: str, changes: Mapping[str, obj
     kernels = {c.kernel for source in sources for c in (*source.prologue, *source.calls)}
     constants = [dict(kernel.constants) for kernel in kernels]
     assert {c["PDL"] for c in constants if "PDL" in c} == {ARCHS[arch].dependent_launches}
-    hopper = {kernel.function for kernel in kernels if kernel.module.endswith(("_hopper", "_skinny", "gemm_prefill"))}
+    ends = ("_hopper", "gemm_skinny", "gemm_even", "gemm_prefill")
+    hopper = {kernel.function for kernel in kernels if kernel.module.endswith(ends)}
     assert bool(hopper) == (arch == "sm_90")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["SHARED_BYTES", "Gemm", "Gemv", "Portable", "Prefill", "Skinny", "block_m"]
+__all__ = ["SHARED_BYTES", "Even", "Gemm", "Gemv", "Portable", "Prefill", "Skinny", "block_m"]
 
 SHARED_BYTES = 227 * 1024
 """Of one SM of sm_90, for one program."""
@@ -55,13 +55,14 @@ class Gemv:
 
 
 @dataclass(frozen=True)
-class Skinny:
-    """Launch of `gemm_skinny`; see there."""
+class _Ring:
+    """What the launches of `gemm_skinny` and `gemm_even` have in common: tiles of the weight and x, STAGES of them."""
 
     block_n: int
     block_k: int
     stages: int
     programs: int
+    """At most."""
 
     @property
     def num_warps(self) -> int:
@@ -77,6 +78,24 @@ class Skinny:
         """Of the kernel's tensor descriptors: bf16, swizzled by 128 bytes, zeros outside of the array."""
         return {"w_desc": (self.block_n, self.block_k), "x_desc": (block_m(rows), self.block_k)}
 
+    def max_registers(self, gemm: Gemm, rows: int) -> int | None:
+        """Of a thread, for two programs and a small kernel on a multiprocessor; None where that is too few."""
+        half = (65536 - 8192) // 2 // (32 * (self.num_warps + 4)) // 8 * 8
+        needed = block_m(rows) // 2 + 26  # by one product: its sums, and the assembler's least besides
+        return half if self.shared_bytes(gemm, rows) <= SHARED_BYTES // 2 and needed <= half else None
+
+    def tiles(self, gemm: Gemm) -> int:
+        return -(-gemm.n // self.block_n)
+
+    def _part_bytes(self, gemm: Gemm, rows: int) -> int:
+        """Of one tile's float32 sums."""
+        return 4 * (2 if gemm.swiglu else 1) * block_m(rows) * self.block_n
+
+
+@dataclass(frozen=True)
+class Skinny(_Ring):
+    """Launch of `gemm_skinny`; see there."""
+
     def constants(self, gemm: Gemm, rows: int) -> dict[str, int]:
         """The kernel's compile-time parameters."""
         return {
@@ -90,16 +109,6 @@ class Skinny:
             "SHARERS": self.sharers(gemm),
             "SWIGLU": gemm.swiglu,
         }
-
-    def max_registers(self, gemm: Gemm, rows: int) -> int | None:
-        """Of a thread, for two programs and a small kernel on a multiprocessor; None where that is too few."""
-        half = (65536 - 8192) // 2 // (32 * (self.num_warps + 4)) // 8 * 8
-        needed = block_m(rows) // 2 + 26  # by one product: its sums, and the assembler's least besides
-        return half if self.shared_bytes(gemm, rows) <= SHARED_BYTES // 2 and needed <= half else None
-
-    def tiles(self, gemm: Gemm) -> int:
-        """Also the number of tickets: i32, zero before the first launch."""
-        return -(-gemm.n // self.block_n)
 
     def grid(self, gemm: Gemm) -> int:
         """Number of programs: each has at least one unit of work."""
@@ -115,10 +124,59 @@ class Skinny:
 
         return max(owner((t + 1) * steps - 1) - owner(t * steps) + 1 for t in range(self.tiles(gemm)))
 
+    def tickets(self, gemm: Gemm) -> int:
+        """i32, zero before the first launch."""
+        return self.tiles(gemm)
+
     def partial_bytes(self, gemm: Gemm, rows: int) -> int:
         """Of scratch for partial sums."""
-        parts = 2 if gemm.swiglu else 1
-        return self.grid(gemm) * 2 * parts * block_m(rows) * self.block_n * 4 if self.sharers(gemm) > 1 else 0
+        return self.grid(gemm) * 2 * self._part_bytes(gemm, rows) if self.sharers(gemm) > 1 else 0
+
+
+@dataclass(frozen=True)
+class Even(_Ring):
+    """Launch of `gemm_even`; see there. `programs` are no more than there are multiprocessors."""
+
+    def constants(self, gemm: Gemm, rows: int) -> dict[str, int]:
+        """The kernel's compile-time parameters."""
+        return {
+            "N": gemm.n,
+            "K": gemm.k,
+            "BLOCK_N": self.block_n,
+            "BLOCK_M": block_m(rows),
+            "BLOCK_K": self.block_k,
+            "STAGES": self.stages,
+            "WHOLE": self.whole(gemm),
+            "REST": self.rest(gemm),
+            "SPLITS": self.splits(gemm),
+            "PROGRAMS": self.grid(gemm),
+            "SWIGLU": gemm.swiglu,
+        }
+
+    def whole(self, gemm: Gemm) -> int:
+        """Tiles that each program computes alone."""
+        return self.tiles(gemm) // self.programs
+
+    def rest(self, gemm: Gemm) -> int:
+        """Tiles left over."""
+        return self.tiles(gemm) % self.programs
+
+    def splits(self, gemm: Gemm) -> int:
+        """Programs on each tile left over; 1 where there is nothing to split, which is `gemm_skinny`'s to do."""
+        rest = self.rest(gemm)
+        return min(gemm.k // self.block_k, self.programs // rest) if rest else 1
+
+    def grid(self, gemm: Gemm) -> int:
+        """Number of programs: each has work."""
+        return self.programs if self.whole(gemm) else self.rest(gemm) * self.splits(gemm)
+
+    def tickets(self, gemm: Gemm) -> int:
+        """i32, zero before the first launch."""
+        return self.rest(gemm)
+
+    def partial_bytes(self, gemm: Gemm, rows: int) -> int:
+        """Of scratch for partial sums."""
+        return self.rest(gemm) * self.splits(gemm) * self._part_bytes(gemm, rows)
 
 
 @dataclass(frozen=True)

@@ -30,11 +30,11 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-__all__ = ["gemm_skinny"]
+__all__ = ["gemm_skinny", "load_weight", "place_of", "store_partial", "store_tile"]
 
 
 @gluon.jit
-def _load_weight(w_desc, gate_smem, up_smem, full, stage, row, k, pred, N: gl.constexpr, SWIGLU: gl.constexpr):
+def load_weight(w_desc, gate_smem, up_smem, full, stage, row, k, pred, N: gl.constexpr, SWIGLU: gl.constexpr):
     tma.async_copy_global_to_shared(w_desc, [row, k], full.index(stage), gate_smem.index(stage), pred=pred)
     if SWIGLU:
         tma.async_copy_global_to_shared(w_desc, [N + row, k], full.index(stage), up_smem.index(stage), pred=pred)
@@ -56,7 +56,7 @@ def _producer(
         unit = begin + s
         mbarrier.expect(full.index(s), BYTES, pred=unit < end)
         row = unit // K_TILES * BLOCK_N
-        _load_weight(w_desc, gate_smem, up_smem, full, s, row, unit % K_TILES * BLOCK_K, unit < end, N, SWIGLU)
+        load_weight(w_desc, gate_smem, up_smem, full, s, row, unit % K_TILES * BLOCK_K, unit < end, N, SWIGLU)
     gdc_launch_dependents()
     gdc_wait()
     for s in gl.static_range(STAGES):
@@ -69,12 +69,12 @@ def _producer(
         mbarrier.wait(empty.index(stage), (index // STAGES - 1) & 1)
         mbarrier.expect(full.index(stage), BYTES)
         k = unit % K_TILES * BLOCK_K
-        _load_weight(w_desc, gate_smem, up_smem, full, stage, unit // K_TILES * BLOCK_N, k, True, N, SWIGLU)
+        load_weight(w_desc, gate_smem, up_smem, full, stage, unit // K_TILES * BLOCK_N, k, True, N, SWIGLU)
         tma.async_copy_global_to_shared(x_desc, [0, k], full.index(stage), x_smem.index(stage))
 
 
 @gluon.jit
-def _store_tile(gate, up, y_ptr, column, M, N: gl.constexpr, SWIGLU: gl.constexpr):
+def store_tile(gate, up, y_ptr, column, M, N: gl.constexpr, SWIGLU: gl.constexpr):
     """A tile that one program computed alone; gate and up are [BLOCK_N, BLOCK_M]."""
     y = gate
     if SWIGLU:
@@ -87,12 +87,20 @@ def _store_tile(gate, up, y_ptr, column, M, N: gl.constexpr, SWIGLU: gl.constexp
 
 
 @gluon.jit
-def _store_partial(acc, ptr):
+def store_partial(acc, ptr):
     """[BLOCK_N, BLOCK_M] → f32 [BLOCK_M / 8, BLOCK_N / 16, 8, 4, 2, 2]: a thread's sums lie together by fours."""
     N: gl.constexpr = acc.shape[0]
     M: gl.constexpr = acc.shape[1]
     flat = acc.reshape([N // 16, 2, 8, M // 8, 4, 2]).permute((3, 0, 2, 4, 1, 5)).reshape([N * M])
     gl.store(ptr + gl.arange(0, N * M, flat.type.layout), flat, cache_modifier=".cg")
+
+
+@gluon.jit
+def place_of(i, column, BLOCK_N: gl.constexpr):
+    """(n, m) of what lies at i in the partial of the tile that begins at n = column."""
+    n = column + i // 128 % (BLOCK_N // 16) * 16 + i // 2 % 2 * 8 + i // 16 % 8
+    m = i // (8 * BLOCK_N) * 8 + i // 4 % 4 * 2 + i % 2
+    return n, m
 
 
 @gluon.jit
@@ -120,8 +128,7 @@ def _sum_partials(first_ptr, rest_ptr, y_ptr, column, sharers, M,
                 there = (i >= 0) & (s < sharers)
                 up += gl.load(rest_ptr + (s - 1) * STRIDE + PART + i, mask=there, other=0.0, cache_modifier=".cg")
             y = y / (1.0 + gl.exp(-y)) * up
-        n = column + i // 128 % (BLOCK_N // 16) * 16 + i // 2 % 2 * 8 + i // 16 % 8
-        m = i // (8 * BLOCK_N) * 8 + i // 4 % 4 * 2 + i % 2
+        n, m = place_of(i, column, BLOCK_N)
         gl.store(y_ptr + m.to(gl.int64) * N + n, y.to(y_ptr.dtype.element_ty), mask=(m < M) & (n < N))
 
 
@@ -161,12 +168,12 @@ def _consumer(
         first_sharer = ((tile * K_TILES + 1) * PROGRAMS - 1) // UNITS
         sharers = ((tile + 1) * K_TILES * PROGRAMS - 1) // UNITS - first_sharer + 1
         if sharers == 1:
-            _store_tile(gate, up, y_ptr, tile * BLOCK_N, M, N, SWIGLU)
+            store_tile(gate, up, y_ptr, tile * BLOCK_N, M, N, SWIGLU)
         else:
             own_ptr = partial_ptr + (program * 2 + (tile != begin // K_TILES).to(gl.int32)) * SLOT
-            _store_partial(gate, own_ptr)
+            store_partial(gate, own_ptr)
             if SWIGLU:
-                _store_partial(up, own_ptr + BLOCK_M * BLOCK_N)
+                store_partial(up, own_ptr + BLOCK_M * BLOCK_N)
             gl.thread_barrier()  # the ticket releases the whole program's partial
             if gl.atomic_add(ticket_ptr + tile, 1, sem="acq_rel", scope="gpu") == sharers - 1:
                 first_begin = first_sharer * UNITS // PROGRAMS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from oi.codegen.cuda.kernels.gemm import Gemm, Gemv, Portable, Prefill, Skinny, block_m
+from oi.codegen.cuda.kernels.gemm import Even, Gemm, Gemv, Portable, Prefill, Skinny, block_m
 from oi.codegen.cuda.tuning.gemm_launch import Config
 
 __all__ = ["LAYERS", "LM_HEAD", "QWEN3", "candidates"]
@@ -32,7 +32,7 @@ def candidates(gemm: Gemm, rows: int) -> list[Config]:
     """For x [rows, k]."""
     found: list[Config] = []
     if rows <= 256:
-        found += [*_gemv(gemm, rows), *_skinny(gemm, rows), *_portable(gemm, rows)]
+        found += [*_gemv(gemm, rows), *_skinny(gemm, rows), *_even(gemm, rows), *_portable(gemm, rows)]
     if rows > 128 and not gemm.f32:
         found += _prefill(gemm, rows)
     return found
@@ -48,17 +48,29 @@ def _skinny(gemm: Gemm, rows: int) -> list[Skinny]:
     found = []
     parts = 2 if gemm.swiglu else 1
     sums = parts * block_m(rows) // 2  # registers of a thread
-    for block_n, block_k, room in ((64, 128, 107), (64, 64, 107), (64, 128, 218), (128, 64, 218)):
+    for block_n, block_k, room in ((64, 128, 107), (64, 64, 107), (64, 128, 218), (64, 256, 218), (128, 64, 218)):
         stage = Skinny(block_n, block_k, 1, 1).shared_bytes(gemm, rows)
         stages = min((room << 10) // stage, 10)
         if stages < 2 or sums > 128 or (block_n == 128) != (sums == 128 and parts == 1 and room == 218):
             continue
-        if rows <= 32 and block_k == 64:
+        if (rows <= 32 and block_k == 64) or gemm.k % block_k:
             continue
         tiles = -(-gemm.n // block_n)
         even = [tiles * s for s in range(1, 7) if 90 <= tiles * s <= 152]
         found += [Skinny(block_n, block_k, stages, p) for p in (132, *even)]
     return list(dict.fromkeys(found))
+
+
+def _even(gemm: Gemm, rows: int) -> list[Even]:
+    """Rings of a whole SM, one program for each; where whole tiles come out even, `gemm_skinny` does the same."""
+    found = []
+    for block_k in (128, 256) if rows <= 32 else (64, 128):
+        stages = min((218 << 10) // Even(64, block_k, 1, 1).shared_bytes(gemm, rows), 10)
+        config = Even(64, block_k, stages, 132)
+        fits = stages >= 2 and (2 if gemm.swiglu else 1) * block_m(rows) <= 256 and gemm.k % block_k == 0
+        if rows > 8 and not gemm.f32 and fits and config.splits(gemm) > 1:
+            found.append(config)
+    return found
 
 
 def _portable(gemm: Gemm, rows: int) -> list[Portable]:
@@ -78,7 +90,8 @@ def _portable(gemm: Gemm, rows: int) -> list[Portable]:
 
 
 def _prefill(gemm: Gemm, rows: int) -> list[Prefill]:
-    linear = ((128, 256, 0), (128, 128, 128), (128, 128, 64), (128, 128, 32), (128, 128, 0), (256, 128, 32))
+    narrow = tuple((128, 128, n1) for n1 in (128, 64, 32, 0))
+    linear = (*narrow, (128, 256, 0), (256, 128, 32), *(((128, 64, 0),) if rows <= 256 else ()))
     tiles = ((128, 128, 128), (128, 64, 64)) if gemm.swiglu else linear
     found = [Prefill.of_tile(gemm, *tile) for tile in tiles]
     groups = (16,) if rows >= 2048 else ()

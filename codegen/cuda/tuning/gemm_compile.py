@@ -9,7 +9,7 @@ from multiprocessing.queues import SimpleQueue
 
 import torch
 
-from oi.codegen.cuda.kernels.gemm import Gemm, Gemv, Skinny, block_m
+from oi.codegen.cuda.kernels.gemm import Even, Gemm, Gemv, Skinny, block_m
 from oi.codegen.cuda.tuning.gemm_launch import Config, Scratch, launch
 from oi.codegen.cuda.tuning.gemm_timing import dtype_of
 
@@ -72,4 +72,10 @@ def unique(work: Iterable[Item]) -> list[Item]:
 def kernel_key(item: Item) -> Item:
     """Equal for what compiles to the same kernel."""
     gemm, config, rows = item
-    return gemm, config, block_m(rows) if isinstance(config, Skinny) else rows if isinstance(config, Gemv) else 0
+    match config:
+        case Skinny() | Even():
+            return gemm, config, block_m(rows)
+        case Gemv():
+            return item
+        case _:
+            return gemm, config, 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from oi.codegen.cuda.kernels.gemm import Gemm, Gemv, Portable, Prefill, Skinny
+from oi.codegen.cuda.kernels.gemm import Even, Gemm, Gemv, Portable, Prefill, Skinny
+from oi.codegen.cuda.kernels.gemm_even import gemm_even
 from oi.codegen.cuda.kernels.gemm_portable import gemm_portable
 from oi.codegen.cuda.kernels.gemm_prefill import gemm_prefill
 from oi.codegen.cuda.kernels.gemm_skinny import gemm_skinny
@@ -13,7 +14,7 @@ from oi.codegen.cuda.tuning.torch_launch import descriptor, launch_options
 
 __all__ = ["Config", "Scratch", "launch"]
 
-Config = Gemv | Skinny | Prefill | Portable
+Config = Gemv | Skinny | Even | Prefill | Portable
 
 
 class Scratch:
@@ -58,9 +59,12 @@ def launch(
             **launch_options(pdl),
         )
         return
-    if isinstance(config, Skinny):
+    multiprocessors = torch.cuda.get_device_properties(x.device).multi_processor_count
+    if isinstance(config, (Skinny, Even)):
+        kernel = gemm_skinny if isinstance(config, Skinny) else gemm_even
+        assert kernel is not gemm_even or config.grid(gemm) <= multiprocessors, "its programs wait for one another"
         boxes = config.boxes(rows)
-        gemm_skinny[(config.grid(gemm),)](
+        kernel[(config.grid(gemm),)](
             descriptor(w, boxes["w_desc"]),
             descriptor(x, boxes["x_desc"]),
             y,
@@ -74,7 +78,6 @@ def launch(
         )
         return
     arrays = {"x_desc": x, "w0_desc": w, "w1_desc": w, "y0_desc": y, "y1_desc": y}
-    multiprocessors = torch.cuda.get_device_properties(x.device).multi_processor_count
     gemm_prefill[(config.grid(gemm, rows, multiprocessors),)](
         *(descriptor(arrays[name], box) for name, box in config.boxes().items()),
         rows,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from oi.codegen.cuda.kernels.gemm import SHARED_BYTES, Gemm, Gemv, Portable, Prefill, Skinny
+from oi.codegen.cuda.kernels.gemm import SHARED_BYTES, Even, Gemm, Gemv, Portable, Prefill, Skinny
 from oi.codegen.errors import CompileError
 
 __all__ = ["KERNELS", "MOST_F32_ROWS", "Choice", "choose_gemm", "default_gemm", "default_portable", "table_key"]
@@ -27,9 +27,10 @@ _START_BYTES = 32 << 10
 _MOST_PARTIAL_BYTES = 32 << 20  # stays in L2
 
 
-KERNELS: dict[str, type[Gemv | Skinny | Prefill | Portable]] = {
+KERNELS: dict[str, type[Gemv | Skinny | Even | Prefill | Portable]] = {
     "gemv": Gemv,
     "skinny": Skinny,
+    "even": Even,
     "prefill": Prefill,
     "portable": Portable,
 }
@@ -39,7 +40,7 @@ KERNELS: dict[str, type[Gemv | Skinny | Prefill | Portable]] = {
 class Choice:
     """A launch, and whether it was measured for such a number of rows."""
 
-    config: Gemv | Skinny | Prefill | Portable
+    config: Gemv | Skinny | Even | Prefill | Portable
     tuned: bool
 
 

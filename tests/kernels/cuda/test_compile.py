@@ -35,10 +35,11 @@ INSTRUCTIONS = {
     "qkv_attention_decode_hopper": ("wgmma.mma_async", "cp.async.bulk.tensor"),
     "attention_prefill_hopper": ("wgmma.mma_async", "cp.async.bulk.tensor", "setmaxnreg"),
     "gemm_skinny": ("wgmma.mma_async", "cp.async.bulk.tensor"),
+    "gemm_even": ("wgmma.mma_async", "cp.async.bulk.tensor"),
     "gemm_prefill": ("wgmma.mma_async", "cp.async.bulk.tensor"),
     "gemv": ("ld.global.L1::evict_first",),
 }
-OF_HOPPER = {name for name in INSTRUCTIONS if name.endswith("_hopper")} | {"gemm_skinny", "gemm_prefill"}
+OF_HOPPER = {name for name in INSTRUCTIONS if name.endswith("_hopper")} | {"gemm_skinny", "gemm_even", "gemm_prefill"}
 
 
 def kernels(config: dict[str, Any], arch: Arch, limits: Limits) -> set[KernelSource]:

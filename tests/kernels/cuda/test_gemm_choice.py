@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from oi.codegen.cuda.arch import ARCHS, Arch
-from oi.codegen.cuda.kernels.gemm import Gemm, Gemv, Portable, Prefill, Skinny
+from oi.codegen.cuda.kernels.gemm import Even, Gemm, Gemv, Portable, Prefill, Skinny
 from oi.codegen.cuda.tuning.gemm_table import MOST_F32_ROWS, choose_gemm
 from oi.codegen.errors import CompileError
 from tests.kernels.cuda.qwen3_products import MODELS, products
@@ -14,7 +14,7 @@ ODD = [Gemm(96, 48), Gemm(16, 256), Gemm(37, 8), Gemm(48, 208, swiglu=True), Gem
 ROWS = sorted({rows for p in range(14) for rows in (2**p - 1, 2**p, 2**p + 1, 3 * 2**p) if 1 <= rows <= 8192})
 
 
-def check(gemm: Gemm, rows: int, arch: Arch) -> Gemv | Skinny | Prefill | Portable:
+def check(gemm: Gemm, rows: int, arch: Arch) -> Gemv | Skinny | Even | Prefill | Portable:
     """The chosen launch, which must fit the architecture and the shape."""
     config = choose_gemm(gemm, rows, target=arch.name, multiprocessors=arch.multiprocessors).config
     match config:
@@ -31,6 +31,13 @@ def check(gemm: Gemm, rows: int, arch: Arch) -> Gemv | Skinny | Prefill | Portab
             ring = config.shared_bytes(gemm, rows) + 16 * config.stages
             assert gemm.k % config.block_k == 0
             assert config.stages >= 2
+        case Even():
+            ring = config.shared_bytes(gemm, rows) + 16 * config.stages
+            assert not gemm.f32
+            assert gemm.k % config.block_k == 0
+            assert config.stages >= 2
+            assert config.splits(gemm) > 1
+            assert config.grid(gemm) <= arch.multiprocessors, "its programs wait for one another"
         case Prefill():
             n = config.n0 + config.n1
             one_buffer = gemm.swiglu or config.block_m * n >= 32768

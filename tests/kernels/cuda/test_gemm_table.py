@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from oi.codegen.cuda.kernels.gemm import SHARED_BYTES, Gemm, Gemv, Portable, Prefill, Skinny, block_m
+from oi.codegen.cuda.kernels.gemm import SHARED_BYTES, Even, Gemm, Gemv, Portable, Prefill, Skinny, block_m
 from oi.codegen.cuda.tuning.gemm_table import MOST_F32_ROWS, choose_gemm, default_gemm
 from oi.codegen.errors import CompileError
 
@@ -29,7 +29,7 @@ def test_every_launch_fits_the_machine(gemm: Gemm) -> None:
             assert config.stages >= 2
             if isinstance(config, Portable):
                 assert config.shared_bytes(gemm) + config.step_bytes(gemm) <= SHARED_BYTES
-            elif isinstance(config, Skinny):
+            elif isinstance(config, (Skinny, Even)):
                 sums = (2 if gemm.swiglu else 1) * block_m(rows) // 2
                 assert block_m(rows) <= 256
                 assert sums <= 128
@@ -49,7 +49,7 @@ def test_tuned_shapes_are_found_and_others_say_so() -> None:
 def test_table_spans_do_not_overlap() -> None:
     for gemm in SHAPES[:3]:
         kinds = [type(choose_gemm(gemm, rows).config) for rows in ROWS]
-        assert kinds == sorted(kinds, key=[Gemv, Skinny, Portable, Prefill].index)
+        assert kinds == sorted(kinds, key=[Gemv, Skinny, Even, Portable, Prefill].index)
 
 
 def test_float32_results_have_a_bound() -> None:
@@ -69,3 +69,23 @@ def test_sharers_counts_the_programs_on_the_busiest_tile(gemm: Gemm, programs: i
             workers.setdefault(unit // steps, set()).add(program)
     assert len(workers) == config.tiles(gemm)
     assert config.sharers(gemm) == max(map(len, workers.values()))
+
+
+@pytest.mark.parametrize("programs", [7, 48, 96, 120, 132])
+@pytest.mark.parametrize("gemm", [Gemm(2560, 4096), Gemm(9728, 2560, swiglu=True), Gemm(1096, 512)], ids=str)
+def test_even_programs_cover_all_tiles(gemm: Gemm, programs: int) -> None:
+    config = Even(64, 128, 2, programs)
+    grid, splits, steps = config.grid(gemm), config.splits(gemm), gemm.k // 128
+    assert grid <= programs
+    done = dict.fromkeys(range(config.whole(gemm) * grid), steps)
+    for program in range(config.rest(gemm) * splits):
+        assert program < grid
+        split = program % splits
+        part = (split + 1) * steps // splits - split * steps // splits
+        assert part >= 1
+        tile = config.whole(gemm) * grid + program // splits
+        done[tile] = done.get(tile, 0) + part
+    assert done == dict.fromkeys(range(config.tiles(gemm)), steps)
+    parts = config.rest(gemm) * splits
+    assert config.partial_bytes(gemm, 100) == 4 * parts * (2 if gemm.swiglu else 1) * 128 * 64
+    assert config.tickets(gemm) == config.rest(gemm)
