@@ -14,6 +14,7 @@ from oi.codegen.cuda.kernels.attention import AttentionShape, Decode, Prefill
 from oi.codegen.cuda.kernels.attention_decode import attention_decode
 from oi.codegen.cuda.kernels.attention_decode_plan import attention_decode_plan
 from oi.codegen.cuda.kernels.attention_prefill import attention_prefill
+from oi.codegen.cuda.kernels.attention_prefill_add import attention_prefill_add
 from oi.codegen.cuda.kernels.attention_prefill_plan import attention_prefill_plan
 from oi.codegen.cuda.node_arguments import node_arguments, static_shape
 from oi.codegen.cuda.scratch import Array, scratch_arguments, scratch_bytes
@@ -155,19 +156,21 @@ def _prefill(node: Node, tokens: int, sequences: int, arch: Arch) -> NodeSource:
         pdl=False,
     )
     given["table_width_ptr"] = io("table_width")
-    launch = _prefill_call(config, shape, tokens, given, arch)
-    return NodeSource((launch,), (planned,), scratch_bytes("attention_prefill", scratch))
+    launches = _prefill_calls(config, shape, tokens, given, arch)
+    return NodeSource(launches, (planned,), scratch_bytes("attention_prefill", scratch))
 
 
-def _prefill_call(
+def _prefill_calls(
     config: Prefill, shape: AttentionShape, tokens: int, given: dict[str, Argument], arch: Arch
-) -> CallSource:
+) -> tuple[CallSource, ...]:
     options: dict[str, Any] = {"num_warps": config.num_warps, "pdl": arch.dependent_launches}
     grid, constants = (config.programs,), config.constants(shape)
     if not config.hopper:
-        return call(attention_prefill, grid, given, constants, **options)
+        return (call(attention_prefill, grid, given, constants, **options),)
+    from oi.codegen.cuda.kernels.attention_prefill_few_hopper import attention_prefill_few_hopper
     from oi.codegen.cuda.kernels.attention_prefill_hopper import attention_prefill_hopper
 
+    added = {name: given[name] for name in attention_prefill_add.arg_names if name in given}
     boxes, q = config.boxes(shape), given.pop("q_ptr").param
     assert isinstance(q, Operand)
     maps: Given = {
@@ -175,7 +178,12 @@ def _prefill_call(
         "kv_desc": _cache_map(given.pop("kv_ptr"), shape, boxes["kv_desc"]),
         **given,
     }
-    return call(attention_prefill_hopper, grid, maps, constants, **options)
+    if not config.few:
+        return (call(attention_prefill_hopper, grid, maps, constants, **options),)
+    return (
+        call(attention_prefill_few_hopper, grid, maps, constants, max_registers=config.max_registers, **options),
+        call(attention_prefill_add, grid, added, config.add_constants(shape), **options),
+    )
 
 
 def _cache_map(kv: Argument, shape: AttentionShape, box: tuple[int, ...]) -> TensorMap:

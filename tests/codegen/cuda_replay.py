@@ -201,8 +201,9 @@ def _scratch_needs(call: Call, library: CudaLibrary) -> Iterator[tuple[str, int]
         yield "attention_decode.parts", 4 * 2 * programs * group * dim
         yield "attention_decode.arrivals", 4 * ints[-1] * c["K"]
     elif entry.startswith("attention_prefill"):
-        yield "attention_prefill.parts", 4 * 4 * programs * 128 * c.get("D", 128)
-        yield "attention_prefill.stats", 4 * 4 * programs * 2 * 128
+        rows = 64 if entry in ("attention_prefill_few_hopper", "attention_prefill_add") else 128
+        yield "attention_prefill.parts", 4 * 4 * programs * rows * c.get("D", 128)
+        yield "attention_prefill.stats", 4 * 4 * programs * 2 * rows
     elif entry == "greedy_chunks":
         yield "greedy.best", 8 * programs
     elif entry in ("sample_chunks", "log_probs_chunks"):

@@ -86,7 +86,17 @@ def test_attention_of_decode_is_a_kernel_of_its_own() -> None:
     for symbol in names["forward"]:
         source = on_hopper().kernels[symbol]
         assert isinstance(source, NodeSource)
-        assert (len(source.calls), len(source.prologue)) == (2, 2)
+        assert (len(source.calls), len(source.prologue)) in ((2, 2), (3, 2))
+
+
+def test_prefill_attention_of_few_tokens_has_a_launch_of_its_own() -> None:
+    few = ["attention_prefill_few_hopper", "attention_prefill_add"]
+    launches = [launch for launch in on_hopper().programs["forward"].launches if launch.op == "attention"]
+    for variant in (variant for launch in launches for variant in launch.variants):
+        source = on_hopper().kernels[variant.kernel]
+        assert isinstance(source, NodeSource)
+        wanted = few if variant.max_rows in (16, 32) else ["attention_prefill_hopper"]
+        assert [call.kernel.function for call in source.calls][1:] == wanted
 
 
 def test_hopper_takes_qkv_norm_rope_write_into_decode() -> None:

@@ -1,9 +1,10 @@
 """How the attention kernels are launched: pure functions of shapes. A step with both kinds of sequences runs both.
 
 Per step, once for all layers: `attention_decode_plan`, `attention_prefill_plan`. Per layer: `attention_decode` and
-`attention_prefill` (or `attention_prefill_hopper`), which write different rows of one result. The plans, the
-lengths and the page table's width are read before the wait for the launch before: they must be complete before a
-chain of dependent launches begins.
+`attention_prefill` (or `attention_prefill_hopper`, or `attention_prefill_few_hopper` and `attention_prefill_add`),
+which write different rows of one result. The plans, the lengths, the page table and its width are read before the
+wait for the launch before, and so is what earlier steps wrote to the cache: they must be complete before a chain of
+dependent launches begins.
 """
 
 from __future__ import annotations
@@ -87,28 +88,45 @@ class Decode:
 
 @dataclass(frozen=True)
 class Prefill:
-    """Launch of `attention_prefill_hopper`, or where not `hopper` of `attention_prefill`; see there."""
+    """Launch of `attention_prefill_hopper`, or where not `hopper` of `attention_prefill`; see there.
+
+    Where `few` too, of `attention_prefill_few_hopper` and `attention_prefill_add`.
+    """
 
     hopper: bool
     block: int
     stages: int
     num_warps: int
     programs: int
+    few: bool = False
 
-    ROWS = 128
-    """Of a tile: tokens × the heads that share a KV head."""
-    MAX_SPLITS = 16
-    SPLIT_OVERHEAD = 1.5
-    """Blocks of keys that splitting a tile once more costs as much as."""
+    @property
+    def rows(self) -> int:
+        """Of a tile: tokens × the heads that share a KV head."""
+        return 64 if self.few else 128
+
+    @property
+    def max_splits(self) -> int:
+        return 64 if self.few else 16
+
+    @property
+    def split_overhead(self) -> float:
+        """Blocks of keys that splitting a tile once more costs as much as."""
+        return 0.1 if self.few else 1.5
+
+    @property
+    def max_registers(self) -> int | None:
+        """Of a thread, as in Decode: what `few` needs."""
+        return 128 if self.few else None
 
     def pack(self, shape: AttentionShape) -> int:
-        """Rows of a token in a tile."""
+        """Rows of a token in a tile: all heads that share a KV head, or as many of them as need no filling up."""
         largest_power = shape.group & -shape.group
-        return largest_power if self.hopper else 1 << (shape.group - 1).bit_length()
+        return largest_power if self.hopper and not self.few else 1 << (shape.group - 1).bit_length()
 
     def tile(self, shape: AttentionShape) -> int:
         """Tokens of a tile."""
-        return self.ROWS // self.pack(shape)
+        return self.rows // self.pack(shape)
 
     def tiles(self, shape: AttentionShape, tokens: int, sequences: int) -> int:
         """Most tiles of a step."""
@@ -121,10 +139,10 @@ class Prefill:
         return {
             "S_BLOCK": MOST_SEQUENCES,
             "TILE": self.tile(shape),
-            "HEADS": shape.q_heads // self.pack(shape) if self.hopper else shape.kv_heads,
+            "HEADS": shape.kv_heads * -(-shape.group // self.pack(shape)),
             "BLOCK": self.block,
-            "MAX_SPLITS": self.MAX_SPLITS,
-            "OVERHEAD": self.SPLIT_OVERHEAD,
+            "MAX_SPLITS": self.max_splits,
+            "OVERHEAD": self.split_overhead,
             "TILES_BLOCK": 64,
         }
 
@@ -132,16 +150,29 @@ class Prefill:
         own = {"PACK": self.pack(shape)} if self.hopper else {"TILE": self.tile(shape)}
         return {**shape.constants(), **own, "BLOCK": self.block, "STAGES": self.stages}
 
+    def add_constants(self, shape: AttentionShape) -> dict[str, int]:
+        """Of `attention_prefill_add`."""
+        return {
+            "Q": shape.q_heads,
+            "K": shape.kv_heads,
+            "D": shape.head_dim,
+            "PACK": self.pack(shape),
+            "BLOCK": self.block,
+            "ROWS": self.rows,
+            "SOME": 4,
+            "AT_ONCE": 16,
+        }
+
     def boxes(self, shape: AttentionShape) -> dict[str, tuple[int, ...]]:
-        """Of the Hopper kernel's tensor descriptors: bf16, swizzled by 128 bytes, zeros outside of the array."""
+        """Of the Hopper kernels' tensor descriptors: bf16, swizzled by 128 bytes, zeros outside of the array."""
         pack = self.pack(shape)
         return {"q_desc": (64 // pack, pack, 64), "kv_desc": (shape.page, 64)}
 
     def scratch(self, shape: AttentionShape) -> dict[str, Array]:
         """In the kernel's order. `arrivals` must be zero before the first launch."""
         units = 4 * self.programs
-        return {
-            "parts": ("f32", (units, self.ROWS, shape.head_dim)),
-            "stats": ("f32", (units, 2, self.ROWS)),
-            "arrivals": ("i32", (2 * units,)),
+        parts: dict[str, Array] = {
+            "parts": ("f32", (units, self.rows, shape.head_dim)),
+            "stats": ("f32", (units, 2, self.rows)),
         }
+        return parts if self.few else {**parts, "arrivals": ("i32", (2 * units,))}

@@ -30,7 +30,7 @@ HALF = gl.constexpr(64)  # columns of one 128-byte swizzled copy
 
 
 @gluon.jit
-def _locate(
+def locate(
     unit, plan_ptr, query_lens_ptr, context_lens_ptr, HEADS: gl.constexpr, TILE: gl.constexpr, BLOCK: gl.constexpr
 ):
     """(sequence, head, first query, queries, context before them, first block, end block, part, parts) of a unit."""
@@ -50,7 +50,7 @@ def _locate(
 
 
 @gluon.jit
-def _unit_of(turn):
+def unit_of(turn):
     """Alternating direction, so that every program gets as many dear units as cheap ones."""
     programs = gl.num_programs(0)
     place = gl.program_id(0)
@@ -88,9 +88,9 @@ def _produce(
     copied = 0  # tiles, since the start
     turns = 0  # query tiles, since the start
     for turn in range(0, gl.cdiv(units, gl.num_programs(0))):
-        unit = _unit_of(turn)
+        unit = unit_of(turn)
         if unit < units:
-            s, head, first, query_len, before, begin, end, _part, _parts = _locate(
+            s, head, first, query_len, before, begin, end, _part, _parts = locate(
                 unit, plan_ptr, query_lens_ptr, context_lens_ptr, K * PER_HEAD, 2 * TOKENS, BLOCK
             )
             if begin < end:
@@ -179,9 +179,9 @@ def _consume(
     turns = 0  # query tiles, since the start
     q = q_tiles.index(W)
     for turn in range(0, gl.cdiv(units, gl.num_programs(0))):
-        unit = _unit_of(turn)
+        unit = unit_of(turn)
         if unit < units:
-            s, head, first, query_len, before, begin, end, part, parts = _locate(
+            s, head, first, query_len, before, begin, end, part, parts = locate(
                 unit, plan_ptr, query_lens_ptr, context_lens_ptr, K * PER_HEAD, 2 * TOKENS, BLOCK
             )
             if begin < end:

@@ -10,6 +10,7 @@ from oi.codegen.cuda.kernels.attention import AttentionShape, Decode, Prefill
 from oi.codegen.cuda.kernels.attention_decode import attention_decode
 from oi.codegen.cuda.kernels.attention_decode_plan import attention_decode_plan
 from oi.codegen.cuda.kernels.attention_prefill import attention_prefill
+from oi.codegen.cuda.kernels.attention_prefill_add import attention_prefill_add
 from oi.codegen.cuda.kernels.attention_prefill_plan import attention_prefill_plan
 from oi.codegen.cuda.tuning.torch_launch import descriptor, launch_options, poisoned, poisoned_scratch
 
@@ -128,11 +129,15 @@ class PrefillLaunch:
 
     def run(self) -> None:
         call, config = self.call, self.config
-        kernel = attention_prefill
+        kernel, options = attention_prefill, {}
         q, kv = call.q, call.kv
         if config.hopper:
-            from oi.codegen.cuda.kernels.attention_prefill_hopper import attention_prefill_hopper as kernel
+            from oi.codegen.cuda.kernels.attention_prefill_few_hopper import attention_prefill_few_hopper
+            from oi.codegen.cuda.kernels.attention_prefill_hopper import attention_prefill_hopper
 
+            kernel = attention_prefill_hopper
+            if config.few:
+                kernel, options = attention_prefill_few_hopper, {"maxnreg": config.max_registers}
             boxes = config.boxes(call.shape)
             q = descriptor(call.q, boxes["q_desc"])
             kv = descriptor(call.kv.view(-1, call.kv.shape[-1]), boxes["kv_desc"])
@@ -149,6 +154,23 @@ class PrefillLaunch:
             call.layer,
             call.table_width,
             **config.constants(call.shape),
+            num_warps=config.num_warps,
+            **options,
+            **launch_options(self.pdl),
+        )
+        if config.few:
+            self._add()
+
+    def _add(self) -> None:
+        call, config = self.call, self.config
+        attention_prefill_add[(config.programs,)](
+            call.query_starts,
+            call.query_lens,
+            call.context_lens,
+            self.plan_buffer,
+            *self.scratch.values(),
+            self.y,
+            **config.add_constants(call.shape),
             num_warps=config.num_warps,
             **launch_options(self.pdl),
         )
