@@ -91,7 +91,7 @@ def _portable(gemm: Gemm, rows: int) -> list[Portable]:
 
 def _prefill(gemm: Gemm, rows: int) -> list[Prefill]:
     narrow = tuple((128, 128, n1) for n1 in (128, 64, 32, 0))
-    linear = (*narrow, (128, 256, 0), (256, 128, 32), *(((128, 64, 0),) if rows <= 256 else ()))
+    linear = (*narrow, (128, 256, 0), (256, 128, 32), *(((128, 64, 0),) if rows <= 512 else ()))
     tiles = ((128, 128, 128), (128, 64, 64)) if gemm.swiglu else linear
     found = [Prefill.of_tile(gemm, *tile) for tile in tiles]
     groups = (16,) if rows >= 2048 else ()
