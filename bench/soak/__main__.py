@@ -7,9 +7,9 @@ Users send prompts of 1 to 16 k tokens, as long as others as short, half streame
 its user; some are greedy and were asked alone before. Ends with 1 and names the faults if there are any: a request
 failed, resident memory grew by more than 2% from the first minute to the last, pages or requests were left behind.
 
-What has a bound must be full before the first minute, or its filling is taken for growth: the server's cache of
-tokenized texts (8 MiB, full after seconds on a GPU and ten minutes on a CPU: --warm-up 600) and, on a CPU, its pages
-(--kv-cache-mib 64).
+What has a bound must be full before the first minute, or its filling is taken for growth: the server remembers texts
+it has tokenized and prompts it has hashed, 8 MiB of each, which takes a million prompt tokens (on a GPU --warm-up 45,
+on a CPU --warm-up 600), and on a CPU its pages become resident as they are first written (--kv-cache-mib 64).
 """
 
 from __future__ import annotations
