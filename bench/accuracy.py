@@ -30,7 +30,7 @@ from safetensors.torch import load_file
 from transformers import DynamicCache, Qwen3Config, Qwen3ForCausalLM
 
 from bench.batches import Pages, Part, Tokens, make_batch
-from bench.environment import describe
+from bench.environment import command, describe
 from oi.runtime.artifact import open_artifact
 from oi.runtime.cuda_library import CudaLibrary
 from oi.runtime.engine_settings import EngineSettings
@@ -262,8 +262,9 @@ def main() -> None:
     print(f"two runs bit-identical: {result['bit_identical']}")
     if args.json:
         known = json.loads(args.json.read_text())["models"] if args.json.exists() else {}
-        models = {**known, args.checkpoint.name: result}
-        args.json.write_text(json.dumps({**describe(), "models": models}, indent=1) + "\n")
+        measured = {"command": command(sys.argv[1:], "bench.accuracy"), **describe(), **result}
+        models = {**known, args.checkpoint.name: measured}
+        args.json.write_text(json.dumps({"models": models}, indent=1) + "\n")
     if failed or not result["bit_identical"]:
         sys.exit(f"failed: {failed or 'two runs differ'}")
 

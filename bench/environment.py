@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -36,6 +37,18 @@ def describe() -> dict[str, Any]:
         },
         "versions": {name: v for name in _PACKAGES if (v := _version(name))},
     }
+
+
+def command(argv: Sequence[str], program: str) -> str:
+    """`python -m PROGRAM …` as it can be written down: of absolute paths their last part, of addresses none."""
+    return " ".join([f"python -m {program}", *map(_anonymous, argv)])
+
+
+def _anonymous(argument: str) -> str:
+    flag, equals, value = argument.rpartition("=") if argument.startswith("--") else ("", "", argument)
+    if "://" in value:
+        return "URL"
+    return flag + equals + (Path(value).name if value.startswith(("/", "~")) else value)
 
 
 def _cpu() -> str:

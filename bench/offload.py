@@ -17,6 +17,7 @@ import argparse
 import json
 import random
 import statistics
+import sys
 import time
 from array import array
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ from rich.table import Table
 
 from bench.batches import Pages, Part, make_batch
 from bench.ceilings import ceilings
-from bench.environment import describe
+from bench.environment import command, describe
 from oi.runtime.artifact import open_artifact
 from oi.runtime.copies import Copies, Copy
 from oi.runtime.engine import Engine
@@ -380,6 +381,7 @@ def main() -> None:
     runner = open_runner(EngineSettings(str(args.artifact), str(args.checkpoint), kv_bytes=device, host_kv_bytes=host))
     opened = time.perf_counter() - before
     result: dict[str, Any] = {
+        "command": command(sys.argv[1:], "bench.offload"),
         **describe(),
         "ceilings": found,
         "open_seconds": opened,

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from rich.table import Table
 
 from bench.batches import Pages, Part, Tokens, make_batch
 from bench.ceilings import ceilings
-from bench.environment import describe
+from bench.environment import command, describe
 from oi.runtime.artifact import open_artifact
 from oi.runtime.checkpoint import read_config
 from oi.runtime.engine_settings import EngineSettings
@@ -193,6 +194,7 @@ def main() -> None:
     if args.quick:
         decode, prefill = [p for p in decode if p in ((1, 1024), (64, 400), (256, 1100))], prefill[:3]
     result: dict[str, Any] = {
+        "command": command(sys.argv[1:], "bench.step"),
         **describe(),
         "ceilings": ceiling,
         "costs": costs.__dict__,

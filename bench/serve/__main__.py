@@ -19,10 +19,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.environment import describe
+from bench.environment import command, describe
 from bench.serve import memory, prompts, tables
 from bench.serve.load import Clients
-from bench.serve.options import command, parse
+from bench.serve.options import parse
 from bench.serve.server import OwnServer, pid_of, served
 from bench.serve.show import Steps, show
 from bench.serve.statistics import RULES
@@ -40,7 +40,7 @@ def main() -> None:
     words = prompts.vocabulary(checkpoint, as_ids=as_ids)
     result: dict[str, Any] = {
         "what": RULES,
-        "command": command(argv),
+        "command": command(argv, "bench.serve"),
         "quick": options.quick,
         **describe(),
         **({"device": gpu} if (gpu := memory.gpu()) else {}),

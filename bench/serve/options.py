@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-__all__ = ["TABLES", "command", "parse"]
+__all__ = ["TABLES", "parse"]
 
 TABLES = ("start", "qps", "closed", "prefix", "restore")
 _QUICK = {
@@ -42,18 +42,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if unknown := set(options.tables) - set(TABLES):
         parser.error(f"no table {', '.join(sorted(unknown))}; there are {', '.join(TABLES)}")
     return options
-
-
-def command(argv: Sequence[str], program: str = "bench.serve") -> str:
-    """As it can be written down: of absolute paths their last part, of addresses none."""
-    return " ".join([f"python -m {program}", *map(_anonymous, argv)])
-
-
-def _anonymous(argument: str) -> str:
-    flag, equals, value = argument.rpartition("=") if argument.startswith("--") else ("", "", argument)
-    if "://" in value:
-        return "URL"
-    return flag + equals + (Path(value).name if value.startswith(("/", "~")) else value)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -27,10 +27,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.environment import describe
+from bench.environment import command, describe
 from bench.serve import memory, prompts
 from bench.serve.client import open_session
-from bench.serve.options import command
 from bench.serve.server import OwnServer, get, pid_of, served
 from bench.serve.show import Steps
 from bench.soak import report

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.serve.options import command, parse
+from bench.environment import command
+from bench.serve.options import parse
 
 
 def test_defaults_are_the_published_tables() -> None:
@@ -53,7 +54,7 @@ def test_nonsense_is_refused(argv: list[str], capsys: pytest.CaptureFixture[str]
 def test_commands_name_no_machine() -> None:
     argv = ["http://10.0.0.7:8000", "--model", "/home/me/Qwen3-4B", "--json", "bench/results/cpu/serve.json"]
     written = "python -m bench.serve URL --model Qwen3-4B --json bench/results/cpu/serve.json"
-    assert command(argv) == written
-    assert command(["--model=/home/me/Qwen3-4B", "--", "--artifact", str(Path.home() / "a")]) == (
+    assert command(argv, "bench.serve") == written
+    assert command(["--model=/home/me/Qwen3-4B", "--", "--artifact", str(Path.home() / "a")], "bench.serve") == (
         "python -m bench.serve --model=Qwen3-4B -- --artifact a"
     )
