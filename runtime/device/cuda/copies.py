@@ -1,14 +1,12 @@
-"""Copies of KV pages on a GPU: two streams for each way, beside that of the steps; a page is one call.
+"""Copies of KV pages on a GPU: a stream for each way, beside that of the steps; a page is one call.
 
-A way's streams share every copy's pages, so that one page is got ready while another is on the bus. What a copy must
-come after is waited for on the GPU, by its streams; nothing here waits but the thread that sees copies land, one a
-way.
+What a copy must come after is waited for on the GPU, by its stream; nothing here waits but the thread that sees
+copies land, one a stream.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from itertools import cycle
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, NamedTuple
@@ -68,16 +66,12 @@ class CudaCopies:
         waits = [self._flying[other].end for other in after]
         if (done := self._steps.done(copy.beside)) is not None:
             waits.append(done)
-        begin, end = self._event(), self._event()
-        first, second = way.streams
         for event in waits:
-            call("cuStreamWaitEvent", first, event, 0)
-        call("cuEventRecord", begin, first)
-        call("cuStreamWaitEvent", second, begin, 0)
-        queued = self._queue(copy, way.streams)
-        call("cuEventRecord", way.joined, second)
-        call("cuStreamWaitEvent", first, way.joined, 0)
-        call("cuEventRecord", end, first)
+            call("cuStreamWaitEvent", way.stream, event, 0)
+        begin, end = self._event(), self._event()
+        call("cuEventRecord", begin, way.stream)
+        queued = self._queue(copy, way.stream)
+        call("cuEventRecord", end, way.stream)
         flying = self._flying[copy] = _Flying(copy, begin, end, queued)
         way.queue.put(flying)
 
@@ -98,15 +92,14 @@ class CudaCopies:
     def fileno(self) -> int:
         return self._landings.fileno()
 
-    def _queue(self, copy: Copy, streams: Iterable[Any]) -> bool:
+    def _queue(self, copy: Copy, stream: Any) -> bool:
         """Whether the driver took all of it. A page costs a microsecond or two here, and fifty on the bus."""
         size, pages, slot_at, api = self.page_bytes, self._pages, self.pool.address, self._driver.api
         if copy.to_host:
             calls = ((api.cuMemcpyDtoHAsync, slot_at(slot), pages + page * size) for page, slot in copy.moves)
         else:
             calls = ((api.cuMemcpyHtoDAsync, pages + page * size, slot_at(slot)) for page, slot in copy.moves)
-        turns = zip(calls, cycle(streams), strict=False)
-        return not any(int(function(to, source, size, stream)[0]) for (function, to, source), stream in turns)
+        return not any(int(function(to, source, size, stream)[0]) for function, to, source in calls)
 
     def _event(self) -> Any:
         """With a time; a thread that waits for it sleeps."""
@@ -128,10 +121,9 @@ class CudaCopies:
 
 
 class _Way:
-    """Its streams, and the copies on them that have not landed, in order."""
+    """A stream, and the copies on it that have not landed, in order."""
 
     def __init__(self, driver: Driver, name: str) -> None:
         self.name = name
-        self.streams = driver.stream(), driver.stream()
-        self.joined = driver.event()
+        self.stream = driver.stream()
         self.queue: SimpleQueue[_Flying] = SimpleQueue()
