@@ -392,11 +392,12 @@ def main() -> None:
     user = User(runner)
     result["restore"] = restore(user, [int(n) for n in args.lengths.split(",")])
     result["beside"] = beside(user)
+    _show(result)
     if args.minutes:
         result["revisit"] = revisit(user, args.minutes, host // kv.page_bytes * kv.page_size)
+        Console(width=120).print(result["revisit"])
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n")
-    _show(result)
 
 
 def _show(result: dict[str, Any]) -> None:
@@ -429,8 +430,6 @@ def _show(result: dict[str, Any]) -> None:
             "-" if speed is None or pinned is None else f"{speed / pinned:.0%}",
         )
     console.print(table)
-    if "revisit" in result:
-        console.print(result["revisit"])
     table = Table(
         "decode beside", "p50 ms", "mean", "p99", "of alone (p50, mean)", "requests", "restored GB", "saved GB"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 __all__ = ["HostSlots"]
 
@@ -18,6 +19,9 @@ class HostSlots:
     def __init__(self) -> None:
         self._free: list[int] = []
         self._kept: OrderedDict[bytes, int] = OrderedDict()
+        """What left the device, longest ago first."""
+        self._doubled: dict[bytes, int] = {}
+        """Kept, and on the device as well: goes before all that is not, what came back last first."""
         self._busy: dict[bytes, int] = {}
 
     @property
@@ -26,60 +30,74 @@ class HostSlots:
 
     @property
     def num_used(self) -> int:
-        return len(self._kept) + len(self._busy)
+        return len(self._kept) + len(self._doubled) + len(self._busy)
 
     @property
     def room(self) -> int:
-        """How often `reserve` finds a slot."""
-        return len(self._free) + len(self._kept)
+        """How many slots `reserve` finds."""
+        return len(self._free) + len(self._kept) + len(self._doubled)
 
     def __contains__(self, hash_: bytes) -> bool:
-        return hash_ in self._kept or hash_ in self._busy
+        return hash_ in self._kept or hash_ in self._doubled or hash_ in self._busy
 
-    def is_busy(self, hash_: bytes) -> bool:
-        return hash_ in self._busy
+    def count(self, hashes: Sequence[bytes]) -> int:
+        """How many of these are here, up to the first that is not."""
+        kept, doubled, busy = self._kept, self._doubled, self._busy
+        missing = (i for i, h in enumerate(hashes) if h not in kept and h not in doubled and h not in busy)
+        return next(missing, len(hashes))
+
+    def any_busy(self, hashes: Sequence[bytes]) -> bool:
+        return not self._busy.keys().isdisjoint(hashes)
 
     def grow(self, num_slots: int) -> None:
         """More slots, which are free."""
         self._free.extend(range(num_slots - 1, self.num_slots - 1, -1))
 
-    def reserve(self, hash_: bytes) -> int | None:
-        """A slot to copy this content into, busy from now on; None where all slots are."""
-        assert hash_ not in self, "content has one slot"
+    def reserve(self, hashes: Sequence[bytes]) -> list[int]:
+        """Slots to copy these contents into, rising, busy from now on. Raises KeyError where there is no `room`."""
+        assert not self.count(hashes[:1]), "content has one slot"
+        slots = sorted(self._take() for _ in hashes)
+        self._busy.update(zip(hashes, slots, strict=True))
+        return slots
+
+    def _take(self) -> int:
         if self._free:
-            slot = self._free.pop()
-        elif self._kept:
-            slot = self._kept.popitem(last=False)[1]
-        else:
-            return None
-        self._busy[hash_] = slot
-        return slot
+            return self._free.pop()
+        return (self._doubled.popitem() if self._doubled else self._kept.popitem(last=False))[1]
 
-    def read(self, hash_: bytes) -> int:
-        """The slot of kept content, busy from now on."""
-        slot = self._busy[hash_] = self._kept.pop(hash_)
-        return slot
+    def read(self, hashes: Sequence[bytes]) -> list[int]:
+        """The slots of kept content, busy from now on."""
+        slots = self._pop_kept(hashes)
+        self._busy.update(zip(hashes, slots, strict=True))
+        return slots
 
-    def settle(self, hash_: bytes, on_device: bool) -> None:
-        """No copy is in flight any more: the content is kept."""
-        self._kept[hash_] = self._busy.pop(hash_)
-        if on_device:
-            self._kept.move_to_end(hash_, last=False)
+    def settle(self, hashes: Sequence[bytes], on_device: bool) -> None:
+        """No copy of these is in flight any more: they are kept, in the order in which they go.
 
-    def drop(self, hash_: bytes) -> None:
-        """Of a busy slot: its copy failed, the content is not to be trusted."""
-        self._free.append(self._busy.pop(hash_))
+        Where they are on the device as well, the last of them goes first.
+        """
+        slots = map(self._busy.pop, hashes)
+        (self._doubled if on_device else self._kept).update(zip(hashes, slots, strict=True))
 
-    def leave(self, hash_: bytes) -> bool:
-        """The device lets the page of this content go: if it is here, which is returned, it is the last to go."""
-        if hash_ in self._kept:
-            self._kept.move_to_end(hash_)
-            return True
-        return hash_ in self._busy
+    def drop(self, hashes: Sequence[bytes]) -> None:
+        """Of busy slots: their copy failed, the content is not to be trusted."""
+        self._free.extend(map(self._busy.pop, hashes))
+
+    def leave(self, hashes: Sequence[bytes]) -> list[int]:
+        """The device lets the pages of these go: those that are here are the last to go. Which of them are not here."""
+        kept, doubled, busy = self._kept, self._doubled, self._busy
+        here = [h for h in hashes if h in kept or h in doubled]
+        kept.update(zip(here, self._pop_kept(here), strict=True))
+        return [i for i, h in enumerate(hashes) if h not in kept and h not in busy] if len(here) < len(hashes) else []
+
+    def _pop_kept(self, hashes: Sequence[bytes]) -> list[int]:
+        kept, doubled = self._kept, self._doubled
+        return [kept.pop(h) if h in kept else doubled.pop(h) for h in hashes]
 
     def check(self, busy: set[bytes]) -> None:
         """Every slot is in one state, and `busy` are those with a copy in flight. Raises AssertionError."""
-        slots = [*self._free, *self._kept.values(), *self._busy.values()]
+        states = (self._kept, self._doubled, self._busy)
+        slots = [*self._free, *(slot for state in states for slot in state.values())]
         assert sorted(slots) == list(range(self.num_slots)), "a slot is lost or counted twice"
-        assert not self._kept.keys() & self._busy.keys(), "content has two slots"
+        assert len({h for state in states for h in state}) == self.num_used, "content has two slots"
         assert self._busy.keys() == busy, "busy slots and copies in flight disagree"

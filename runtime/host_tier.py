@@ -27,7 +27,7 @@ page because a copy reads it: a page that is given up may be taken at once, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from oi.runtime.copies import Copy
@@ -70,13 +70,15 @@ class HostTier:
         restoring = bool(self._restores) or any(not copy.to_host for copy in self._in_flight)
         return ahead // 2 if restoring else ahead
 
-    def keep(self, hash_: bytes, page: int, used: int) -> None:
-        """The page goes next, or now: its content is saved, unless it is here or there is no room for it.
+    def keep(self, hashes: Sequence[bytes], pages: Sequence[int], used: Sequence[int]) -> None:
+        """These pages go next, or now: their content is saved, unless it is here or there is no room for it.
 
-        `used`: how many steps had been started when the page was let go.
+        `used`: how many steps had been started when each was let go.
         """
-        if not self.slots.leave(hash_) and (slot := self.slots.reserve(hash_)) is not None:
-            self._saves.append(_Save(hash_, page, slot, used))
+        saved = self.slots.leave(hashes)[: self.slots.room]
+        by_page = sorted(saved, key=pages.__getitem__)  # pages side by side get slots side by side: one copy
+        slot_of = dict(zip(by_page, self.slots.reserve([hashes[i] for i in by_page]), strict=True))
+        self._saves += [_Save(hashes[i], pages[i], slot_of[i], used[i]) for i in saved]
 
     def restore(self, hashes: list[bytes], pages: list[int], slots: list[int], used: int) -> Copy:
         """Have slots that are `HostSlots.read` copied into pages; `used` as in `keep`, of the page used last."""
@@ -118,12 +120,10 @@ class HostTier:
             if self._last.get(page) is copy:
                 del self._last[page]
         if not ok:
-            for hash_ in hashes:
-                self.slots.drop(hash_)
+            self.slots.drop(hashes)
             return
         # A page goes before its parents. Saved pages came in the order in which they go, restored ones parents first.
-        for hash_ in hashes if copy.to_host or on_device else reversed(hashes):
-            self.slots.settle(hash_, on_device)
+        self.slots.settle(hashes if copy.to_host or on_device else hashes[::-1], on_device)
 
     def check(self) -> None:
         """Raises AssertionError where slots are not conserved, or a slot is busy without a copy."""

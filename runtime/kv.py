@@ -120,7 +120,7 @@ class PagedKv:
             return False
         if missing > self._pool.num_free:
             self._evict(min(missing - self._pool.num_free + self._more_evicted, self._index.num_idle))
-        table.pages.extend([self._pool.take() for _ in range(missing)])
+        table.pages.extend(self._pool.take(missing))
         return True
 
     def _evict(self, count: int) -> None:
@@ -131,8 +131,7 @@ class PagedKv:
     def _keep(self, pages: NDArray[np.int32], hashes: list[bytes]) -> None:
         """What these pages hold goes to the host, if there is one."""
         if self.tier is not None:
-            for hash_, page, used in zip(hashes, pages.tolist(), self._used[pages].tolist(), strict=True):
-                self.tier.keep(hash_, page, used)
+            self.tier.keep(hashes, pages.tolist(), self._used[pages].tolist())
 
     def seal(self, table: PageTable, tokens: array[int], computed: int) -> None:
         """Index the pages that the first `computed` tokens fill, so that others may share them.
@@ -190,17 +189,14 @@ class PagedKv:
         if rest:
             parent = table.chain[full - 1] if full else table.root
             table.tail = Tail(computed, partial_hash(parent, tokens[full * self.page_size : computed]))
-            self.tier.keep(table.tail.hash, table.pages[full], self.steps)
+            self.tier.keep([table.tail.hash], [table.pages[full]], [self.steps])
         self.release(table)
 
     def match_host(self, table: PageTable, tokens: array[int], num_matched: int) -> list[bytes]:
         """What the host holds behind the pages that `match` found on the device, in order."""
         assert self.tier is not None
-        found: list[bytes] = []
-        for hash_ in table.chain[num_matched : (len(tokens) - 1) // self.page_size]:
-            if hash_ not in self.tier.slots:
-                break
-            found.append(hash_)
+        wanted = table.chain[num_matched : (len(tokens) - 1) // self.page_size]
+        found = wanted[: self.tier.slots.count(wanted)]
         tail = table.tail
         if tail is not None and num_matched + len(found) == tail.num_tokens // self.page_size:
             found += [tail.hash] if tail.hash in self.tier.slots else []
@@ -213,12 +209,14 @@ class PagedKv:
         other copy of that content in flight.
         """
         assert self.tier is not None
-        slots = [self.tier.slots.read(hash_) for hash_ in hashes]  # before pages go, to which the host may give slots
+        slots = self.tier.slots.read(hashes)  # before pages go, to which the host may give slots
         enough = self.extend(table, num_tokens)
         assert enough, "whoever is admitted has pages for all its tokens"
         end = table.sealed + len(hashes)
-        pages = table.pages[table.sealed : end].tolist()
-        copy = self.tier.restore(hashes, pages, slots, int(self._used[pages].max()))
+        pages = np.empty(len(hashes), np.int32)
+        pages[np.argsort(slots)] = sorted(table.pages[table.sealed : end])  # side by side as the slots are: one copy
+        table.pages[table.sealed : end] = array("i", pages.tobytes())
+        copy = self.tier.restore(hashes, pages.tolist(), slots, int(self._used[pages].max()))
         is_tail = table.tail is not None and table.tail.hash == hashes[-1]
         return copy, table.tail.num_tokens if is_tail and table.tail is not None else end * self.page_size
 

@@ -32,11 +32,11 @@ class PagePool:
     def references(self, page: int) -> int:
         return int(self._references[page])
 
-    def take(self) -> int:
-        """The page that was freed longest ago, now held once. Raises IndexError where none is free."""
-        page = self._free.popleft()
-        self._references[page] = 1
-        return page
+    def take(self, count: int) -> list[int]:
+        """The pages that were freed longest ago, now held once. Raises IndexError where so many are not free."""
+        pages = [self._free.popleft() for _ in range(count)]
+        self._references[pages] = 1
+        return pages
 
     def retain(self, pages: NDArray[np.int32]) -> None:
         """One more reference to each of these held or idle pages, which are distinct."""

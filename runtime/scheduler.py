@@ -301,7 +301,7 @@ class Scheduler:
         on_host: list[bytes] = []
         if self.kv.tier is not None:
             on_host = self.kv.match_host(sequence.table, sequence.tokens, len(matched))
-            if any(map(self.kv.tier.slots.is_busy, on_host)):
+            if self.kv.tier.slots.any_busy(on_host):
                 return None
         self.running.append(self.waiting.popleft())
         sequence.computed = self.kv.adopt(sequence.table, matched)

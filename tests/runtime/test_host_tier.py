@@ -244,10 +244,10 @@ def test_whoever_writes_a_page_comes_after_the_copy_that_was_ordered_last() -> N
     """A page is saved and taken for a restore, the save lands, the restore's sequence is aborted."""
     tier = HostTier()
     tier.slots.grow(4)
-    assert tier.slots.reserve(b"a") == 0
-    tier.slots.settle(b"a", on_device=False)
-    tier.keep(b"b", page=5, used=1)
-    tier.restore([b"a"], [5], [tier.slots.read(b"a")], used=1)
+    assert tier.slots.reserve([b"a"]) == [0]
+    tier.slots.settle([b"a"], on_device=False)
+    tier.keep([b"b"], [5], [1])
+    tier.restore([b"a"], [5], tier.slots.read([b"a"]), used=1)
     (save, before_save), (restore, before_restore) = tier.orders(started=3)
     assert (save.beside, before_save, restore.beside, before_restore) == (2, set(), 2, {save})
     tier.landed(save, True, on_device=False)
@@ -260,13 +260,13 @@ def test_whoever_writes_a_page_comes_after_the_copy_that_was_ordered_last() -> N
 def test_the_check_sees_a_lost_slot_and_a_slot_that_nothing_copies() -> None:
     slots = HostSlots()
     slots.grow(2)
-    assert slots.reserve(b"a") is not None
+    assert slots.reserve([b"a"]) == [0]
     slots.check({b"a"})
     with pytest.raises(AssertionError, match="in flight"):
         slots.check(set())
-    slots.settle(b"a", on_device=False)
+    slots.settle([b"a"], on_device=False)
     slots.check(set())
-    slots.read(b"a")
-    slots.drop(b"a")
+    slots.read([b"a"])
+    slots.drop([b"a"])
     slots.check(set())
     assert b"a" not in slots

@@ -190,7 +190,7 @@ def test_the_check_sees_a_lost_page_and_a_page_released_twice() -> None:
     with pytest.raises(AssertionError):
         kv.check([table])
     pool = PagePool(1)
-    pages = np.array([pool.take()], np.int32)
+    pages = np.array(pool.take(1), np.int32)
     pool.release(pages)
     with pytest.raises(AssertionError):
         pool.release(pages)

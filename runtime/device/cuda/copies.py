@@ -1,7 +1,8 @@
-"""Copies of KV pages on a GPU: a stream for each way, beside that of the steps; a page is one call.
+"""Copies of KV pages on a GPU: a stream for each way, beside that of the steps.
 
-What a copy must come after is waited for on the GPU, by its stream; nothing here waits but the thread that sees
-copies land, one a stream.
+Pages that lie side by side, here and there, are one call: whoever orders copies pairs pages and slots in one order,
+so that there are such. What a copy must come after is waited for on the GPU, by its stream; nothing here waits but the
+thread that sees copies land, one a stream.
 """
 
 from __future__ import annotations
@@ -93,13 +94,17 @@ class CudaCopies:
         return self._landings.fileno()
 
     def _queue(self, copy: Copy, stream: Any) -> bool:
-        """Whether the driver took all of it. A page costs a microsecond or two here, and fifty on the bus."""
+        """Whether the driver took all of it. A call costs 4 µs here and 3 on the bus, a page 44 there."""
         size, pages, slot_at, api = self.page_bytes, self._pages, self.pool.address, self._driver.api
-        if copy.to_host:
-            calls = ((api.cuMemcpyDtoHAsync, slot_at(slot), pages + page * size) for page, slot in copy.moves)
-        else:
-            calls = ((api.cuMemcpyHtoDAsync, pages + page * size, slot_at(slot)) for page, slot in copy.moves)
-        return not any(int(function(to, source, size, stream)[0]) for function, to, source in calls)
+        for page, slot, count in _runs(copy.moves, self.pool.slots_of_block):
+            on_gpu, on_host = pages + page * size, slot_at(slot)
+            if copy.to_host:
+                status = api.cuMemcpyDtoHAsync(on_host, on_gpu, count * size, stream)[0]
+            else:
+                status = api.cuMemcpyHtoDAsync(on_gpu, on_host, count * size, stream)[0]
+            if int(status):
+                return False
+        return True
 
     def _event(self) -> Any:
         """With a time; a thread that waits for it sleeps."""
@@ -118,6 +123,20 @@ class CudaCopies:
             except DeviceError:  # the step in flight fails too, and says why
                 landed = Landed(flying.copy, False, 0.0)
             self._landings.tell(landed)
+
+
+def _runs(moves: list[tuple[int, int]], slots_of_block: int) -> list[tuple[int, int, int]]:
+    """(first page, first slot, how many): moves that are side by side on both sides and in one block are one."""
+    runs: list[tuple[int, int, int]] = []
+    first_page, first_slot, count = -1, -1, 0
+    for page, slot in sorted(moves):
+        if page == first_page + count and slot == first_slot + count and slot % slots_of_block:
+            count += 1
+            continue
+        if count:
+            runs.append((first_page, first_slot, count))
+        first_page, first_slot, count = page, slot, 1
+    return [*runs, (first_page, first_slot, count)] if count else runs
 
 
 class _Way:

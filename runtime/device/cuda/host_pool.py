@@ -37,13 +37,14 @@ class HostPool:
         self.page_bytes = page_bytes
         self._driver = driver
         self._most = most
-        self._in_block = max(1, block // page_bytes)
+        self.slots_of_block = max(1, block // page_bytes)
+        """Slots side by side in memory: those of one block."""
         self._blocks: list[int] = []
         self._grower = Thread(target=self._grow, name="host pool", daemon=True)
         self._grower.start()
 
     def address(self, slot: int) -> int:
-        return self._blocks[slot // self._in_block] + slot % self._in_block * self.page_bytes
+        return self._blocks[slot // self.slots_of_block] + slot % self.slots_of_block * self.page_bytes
 
     def wait(self) -> None:
         """Until it grows no more; for tests and benches."""
@@ -52,7 +53,7 @@ class HostPool:
     def _grow(self) -> None:
         self._driver.use()
         while self.num_slots < self._most:
-            slots = min(self._in_block, self._most - self.num_slots)
+            slots = min(self.slots_of_block, self._most - self.num_slots)
             try:
                 self._blocks.append(self._lock(slots * self.page_bytes))
             except (OSError, DeviceError) as e:

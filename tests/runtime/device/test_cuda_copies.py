@@ -107,6 +107,18 @@ def test_a_restore_into_a_page_that_is_being_saved_waits_for_the_save(cuda: Fake
     assert (gpu.pages[5] == before[4]).all()
 
 
+def test_pages_side_by_side_are_one_call_within_a_block(cuda: FakeCuda) -> None:
+    gpu = Gpu(cuda)  # of two slots a block
+    before = gpu.pages.copy()
+    moves = [(4, 4), (0, 0), (3, 3), (1, 1), (6, 2), (2, 5)]
+    gpu.copies.start(Copy(True, moves, beside=1), ())
+    gpu.land(1)
+    assert cuda.calls["cuMemcpyDtoHAsync"] == 5, "only pages 0 and 1 share a block; 3 and 4 do not"
+    gpu.copies.start(Copy(False, [(7 - page, slot) for page, slot in moves], beside=1), ())
+    gpu.land(1)
+    assert all((gpu.pages[7 - page] == before[page]).all() for page, _ in moves)
+
+
 def test_a_copy_that_the_driver_refuses_lands_as_failed(cuda: FakeCuda) -> None:
     gpu = Gpu(cuda)
     cuda.fail_next["cuMemcpyDtoHAsync"] = OUT_OF_MEMORY
