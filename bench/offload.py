@@ -393,11 +393,16 @@ def main() -> None:
     result["restore"] = restore(user, [int(n) for n in args.lengths.split(",")])
     result["beside"] = beside(user)
     _show(result)
+    _write(args.json, result)
     if args.minutes:
         result["revisit"] = revisit(user, args.minutes, host // kv.page_bytes * kv.page_size)
         Console(width=120).print(result["revisit"])
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+        _write(args.json, result)
+
+
+def _write(file: Path | None, result: dict[str, Any]) -> None:
+    if file is not None:
+        file.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def _show(result: dict[str, Any]) -> None:
