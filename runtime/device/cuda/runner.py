@@ -77,6 +77,7 @@ def _open(bindings: Any, artifact: Artifact, folder: Path, settings: EngineSetti
         block = _input_block(roomy, library.buckets)
         rows = sizes_up_to(library.buckets.rows, roomy.max_num_seqs)[-1]
         work = Work(driver, work_sizes(manifest, library, rows, 4 * block.words), stream)
+        driver.call("cuStreamSynchronize", stream)  # else zeros may follow what is copied next, on another stream
         _copy_constants(driver, artifact, work["constants"])
         left = settings.kv_bytes or left_for_pages(driver, manifest.kv.page_bytes)
         geometry = _with_buckets(plan(artifact, settings, left), library.buckets)

@@ -198,8 +198,8 @@ class FakeCuda:
         stream.queue.append((None, lambda: ctypes.memmove(to, source, size)))
 
     def cuMemcpyHtoD(self, to: int, source: Any, size: int) -> None:
+        """At once: what is queued on a stream comes after."""
         self._inside(to, size, self.blocks)
-        self.cuCtxSynchronize()  # a memset of the block may be queued
         ctypes.memmove(to, source, size)
 
     def cuMemcpyDtoH(self, to: int, source: int, size: int) -> None:

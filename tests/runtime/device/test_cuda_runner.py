@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
+from oi.runtime.artifact import Artifact
 from oi.runtime.batch import Batch, SampleInputs
 from oi.runtime.device.cuda.runner import open_on
 from oi.runtime.device.cuda.steps import CudaRunner
 from oi.runtime.engine_settings import EngineSettings
 from oi.runtime.errors import ArtifactError, CheckpointError, DeviceError
+from oi.runtime.manifest import File
 from oi.runtime.runner import StepResult
 from tests.runtime.device.cuda_model import LIMITS, PAGE, PRIME, TOP, VOCAB, fake_cuda, hidden, write_model
 from tests.runtime.device.fake_cuda import ILLEGAL_ADDRESS, OUT_OF_MEMORY, FakeCuda
@@ -245,6 +248,18 @@ def test_nothing_is_allocated_after_ready(cuda: FakeCuda, runner: CudaRunner) ->
     play(runner)
     assert {name: count for name, count in cuda.calls.items() if "Alloc" in name or "Create" in name} == before
     assert (set(cuda.blocks), set(cuda.pinned)) == held
+
+
+def test_constants_are_not_zeroed_once_they_are_there(cuda: FakeCuda, tmp_path: Path) -> None:
+    """Memory is zeroed on a stream, which runs when it likes."""
+    artifact, checkpoint = write_model(tmp_path)
+    content = np.random.default_rng().bytes(96)
+    (tmp_path / "constants.bin").write_bytes(content)
+    files = {**artifact.manifest.files, "constants.bin": File("", len(content))}
+    manifest = replace(artifact.manifest, constants="constants.bin", files=files)
+    open_on(cuda, Artifact(tmp_path, manifest), checkpoint, settings())
+    cuda.cuCtxSynchronize()
+    assert any(content in bytes(block) for block in cuda.blocks.values())
 
 
 def test_steps_leave_the_copy_engines_alone(cuda: FakeCuda, runner: CudaRunner) -> None:
