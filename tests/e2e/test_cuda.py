@@ -26,6 +26,7 @@ from oi.runtime.step import open_runner
 from oi.runtime.target import choose_target
 from tests.e2e.conftest import Silent
 from tests.e2e.test_greedy import GENERATED, PROMPTS, generate
+from tests.runtime.fake_clock import fitful
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(choose_target().target == "cpu", reason="no NVIDIA GPU here")]
 
@@ -46,8 +47,9 @@ def cuda_artifact(bundled: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="module")
 def engine_with(bundled: Path, cuda_artifact: Path) -> Callable[..., Engine]:
     def make(**settings: int) -> Engine:
+        """Its clock is the same in every run: how prompts are cut depends on what steps take, and the last bits on that."""
         given = {"kv_bytes": 256 << 20, **settings}
-        return Engine(open_runner(EngineSettings(str(cuda_artifact), str(bundled), **given)))
+        return Engine(open_runner(EngineSettings(str(cuda_artifact), str(bundled), **given)), fitful())
 
     return make
 
