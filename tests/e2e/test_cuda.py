@@ -47,7 +47,7 @@ def cuda_artifact(bundled: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="module")
 def engine_with(bundled: Path, cuda_artifact: Path) -> Callable[..., Engine]:
     def make(**settings: int) -> Engine:
-        """Its clock is the same in every run: how prompts are cut depends on what steps take, and the last bits on that."""
+        """Its clock is the same in every run: what steps take says how prompts are cut, and that the last bits."""
         given = {"kv_bytes": 256 << 20, **settings}
         return Engine(open_runner(EngineSettings(str(cuda_artifact), str(bundled), **given)), fitful())
 
