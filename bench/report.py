@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import offload_report, step_report
+from bench import step_report
+from bench.offload.section import section as offload_section
 from bench.serve import peers as serve_peers
 from bench.serve import plots
 from bench.serve import report as serve_report
@@ -64,7 +65,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "serve-cpu": ("cpu/serve.json", _serve("cpu")),
     "serve-h100": ("h100/serve.json", _serve("h100")),
     "restore-h100": ("h100/restore.json", _restore),
-    "offload-h100": ("h100/offload.json", offload_report.section),
+    "offload-h100": ("h100/offload.json", offload_section),
     "soak-cpu": ("cpu/soak.json", soak_section),
     "soak-h100": ("h100/soak.json", soak_section),
 }
