@@ -51,6 +51,12 @@ def _anonymous(argument: str) -> str:
     return flag + equals + (Path(value).name if value.startswith(("/", "~")) else value)
 
 
+def resident_bytes() -> int:
+    """Of this process."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmRSS"))
+
+
 def _cpu() -> str:
     names = [
         line.partition(":")[2].strip()

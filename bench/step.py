@@ -26,7 +26,7 @@ from rich.table import Table
 
 from bench.batches import Pages, Part, Tokens, make_batch
 from bench.ceilings import ceilings
-from bench.environment import command, describe
+from bench.environment import command, describe, resident_bytes
 from oi.runtime.artifact import open_artifact
 from oi.runtime.checkpoint import read_config
 from oi.runtime.engine_settings import EngineSettings
@@ -200,7 +200,7 @@ def main() -> None:
         "costs": costs.__dict__,
         "open_seconds": opened,
         "startup_seconds": getattr(runner, "startup_seconds", None),
-        "resident_mb": _resident_mb(),
+        "resident_mb": resident_bytes() / 1e6,
         "decode": [],
         "prefill": [],
     }
@@ -212,17 +212,10 @@ def main() -> None:
         result["prefill"].append({**row, "floor": max(costs.prefill_floor(tokens, flops), costs.weight_bytes / read)})
     hit = min(16384, longest)
     result["prefix_hit"] = {**bench.prefix_hit(hit), "floor": costs.decode_floor(1, hit, read)}
-    result["resident_loaded_mb"] = _resident_mb()
+    result["resident_loaded_mb"] = resident_bytes() / 1e6
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n")
     _show(result)
-
-
-def _resident_mb() -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024 * 1.048576
-    raise RuntimeError("no VmRSS")
 
 
 def _show(result: dict[str, Any]) -> None:

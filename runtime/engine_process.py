@@ -44,7 +44,6 @@ def serve(channel: Channel, runner: Runner, drain: Event) -> None:
 
     engine = Engine(runner)
     gc.freeze()  # what is there stays: collections need not go through it
-    gc.enable()
     channel.send(ready(runner))
     said = monotonic()
     blocked: int | None = None

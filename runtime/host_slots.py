@@ -55,7 +55,8 @@ class HostSlots:
 
     def reserve(self, hashes: Sequence[bytes]) -> list[int]:
         """Slots to copy these contents into, rising, busy from now on. Raises KeyError where there is no `room`."""
-        assert not self.count(hashes[:1]), "content has one slot"
+        states = (self._kept, self._doubled, self._busy)
+        assert all(state.keys().isdisjoint(hashes) for state in states), "content has one slot"
         slots = sorted(self._take() for _ in hashes)
         self._busy.update(zip(hashes, slots, strict=True))
         return slots

@@ -24,8 +24,8 @@ from typing import Any
 from rich.console import Console
 
 from bench.ceilings import ceilings
-from bench.environment import command, describe
-from bench.offload.requests import beside, resident_bytes, restore, revisit
+from bench.environment import command, describe, resident_bytes
+from bench.offload.requests import beside, restore, revisit
 from bench.offload.show import show
 from bench.offload.steps import copies_of, copying, growth
 from bench.offload.user import User

@@ -6,14 +6,14 @@ import random
 import statistics
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
+from bench.environment import resident_bytes
 from bench.offload.steps import STEPS, spread
 from bench.offload.user import User
 from oi.runtime.messages import StepDone
 
-__all__ = ["beside", "resident_bytes", "restore", "revisit"]
+__all__ = ["beside", "restore", "revisit"]
 
 REPEATS = 5
 ANSWER = 16
@@ -146,8 +146,3 @@ def revisit(user: User, minutes: float, host_tokens: int) -> dict[str, Any]:
 
 def _median_ms(seconds: list[float]) -> float:
     return 1e3 * statistics.median(seconds)
-
-
-def resident_bytes() -> int:
-    status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmRSS"))

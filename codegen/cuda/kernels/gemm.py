@@ -87,6 +87,18 @@ class _Ring:
     def tiles(self, gemm: Gemm) -> int:
         return -(-gemm.n // self.block_n)
 
+    def _constants(self, gemm: Gemm, rows: int, programs: int) -> dict[str, int]:
+        return {
+            "N": gemm.n,
+            "K": gemm.k,
+            "BLOCK_N": self.block_n,
+            "BLOCK_M": block_m(rows),
+            "BLOCK_K": self.block_k,
+            "STAGES": self.stages,
+            "PROGRAMS": programs,
+            "SWIGLU": gemm.swiglu,
+        }
+
     def _part_bytes(self, gemm: Gemm, rows: int) -> int:
         """Of one tile's float32 sums."""
         return 4 * (2 if gemm.swiglu else 1) * block_m(rows) * self.block_n
@@ -98,17 +110,7 @@ class Skinny(_Ring):
 
     def constants(self, gemm: Gemm, rows: int) -> dict[str, int]:
         """The kernel's compile-time parameters."""
-        return {
-            "N": gemm.n,
-            "K": gemm.k,
-            "BLOCK_N": self.block_n,
-            "BLOCK_M": block_m(rows),
-            "BLOCK_K": self.block_k,
-            "STAGES": self.stages,
-            "PROGRAMS": self.grid(gemm),
-            "SHARERS": self.sharers(gemm),
-            "SWIGLU": gemm.swiglu,
-        }
+        return {**self._constants(gemm, rows, self.grid(gemm)), "SHARERS": self.sharers(gemm)}
 
     def grid(self, gemm: Gemm) -> int:
         """Number of programs: each has at least one unit of work."""
@@ -139,19 +141,8 @@ class Even(_Ring):
 
     def constants(self, gemm: Gemm, rows: int) -> dict[str, int]:
         """The kernel's compile-time parameters."""
-        return {
-            "N": gemm.n,
-            "K": gemm.k,
-            "BLOCK_N": self.block_n,
-            "BLOCK_M": block_m(rows),
-            "BLOCK_K": self.block_k,
-            "STAGES": self.stages,
-            "WHOLE": self.whole(gemm),
-            "REST": self.rest(gemm),
-            "SPLITS": self.splits(gemm),
-            "PROGRAMS": self.grid(gemm),
-            "SWIGLU": gemm.swiglu,
-        }
+        own = {"WHOLE": self.whole(gemm), "REST": self.rest(gemm), "SPLITS": self.splits(gemm)}
+        return {**self._constants(gemm, rows, self.grid(gemm)), **own}
 
     def whole(self, gemm: Gemm) -> int:
         """Tiles that each program computes alone."""

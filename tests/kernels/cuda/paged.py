@@ -1,4 +1,4 @@
-"""Ragged queries over a paged cache, and attention on them in float64.
+"""Ragged queries over a paged cache, attention on them in float64, and what a launch of it must show.
 
 Everything that a kernel must not read is NaN.
 """
@@ -9,7 +9,8 @@ import random
 
 import torch
 
-from oi.codegen.cuda.tuning.attention_launch import AttentionCall
+from oi.codegen.cuda.tuning.attention_launch import AttentionCall, DecodeLaunch, PrefillLaunch
+from tests.kernels.cuda.triton_device import ROUNDING, relative_error
 
 PAGE = 16
 
@@ -90,3 +91,17 @@ def reference(call: AttentionCall, *, decode: bool) -> tuple[torch.Tensor, torch
         y[start : start + count] = (scores.softmax(-1) @ v).transpose(0, 1)
         rows[start : start + count] = True
     return y, rows
+
+
+def check_attention(launch: DecodeLaunch | PrefillLaunch, *, decode: bool) -> None:
+    """Right, of the step's rows of that kind only, twice the same."""
+    launch.plan()
+    launch.run()
+    expected, own = reference(launch.call, decode=decode)
+    if own.any():
+        assert relative_error(launch.y[own], expected[own]) < ROUNDING
+    assert launch.y[~own].isnan().all(), "rows of other sequences were written"
+    first = launch.y.clone()
+    launch.y.fill_(torch.nan)
+    launch.run()
+    assert torch.equal(launch.y[own], first[own]), "two runs differ"

@@ -12,7 +12,7 @@ from oi.codegen.cuda.kernels.attention import Decode
 from oi.codegen.cuda.tuning.attention_launch import DecodeLaunch, Qkv
 from oi.codegen.cuda.tuning.attention_table import choose_decode
 from oi.codegen.cuda.tuning.rows_launch import qkv_norm_rope_write
-from tests.kernels.cuda.paged import make_call, random_mix, reference
+from tests.kernels.cuda.paged import check_attention, make_call, random_mix, reference
 from tests.kernels.cuda.row_reference import rms_norm_reference, rope_reference
 
 pytestmark = pytest.mark.gpu
@@ -33,17 +33,7 @@ def config_of(kind: str, programs: int) -> Decode:
 
 
 def check(launch: DecodeLaunch) -> None:
-    """Right, of this step's decode rows only, twice the same."""
-    launch.plan()
-    launch.run()
-    expected, own = reference(launch.call, decode=True)
-    if own.any():
-        assert relative_error(launch.y[own], expected[own]) < ROUNDING
-    assert launch.y[~own].isnan().all(), "rows of other sequences were written"
-    first = launch.y.clone()
-    launch.y.fill_(torch.nan)
-    launch.run()
-    assert torch.equal(launch.y[own], first[own]), "two runs differ"
+    check_attention(launch, decode=True)
     assert not launch.scratch["arrivals"].any()
 
 

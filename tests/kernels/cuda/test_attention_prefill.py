@@ -12,7 +12,7 @@ from oi.codegen.cuda.kernels.attention import Prefill
 from oi.codegen.cuda.tuning.attention_launch import DecodeLaunch, PrefillLaunch
 from oi.codegen.cuda.tuning.attention_table import choose_decode, choose_prefill
 from oi.codegen.cuda.tuning.rows_launch import qkv_norm_rope_write
-from tests.kernels.cuda.paged import make_call, random_mix, reference
+from tests.kernels.cuda.paged import check_attention, make_call, random_mix, reference
 
 pytestmark = pytest.mark.gpu
 
@@ -140,15 +140,5 @@ def test_heads_of_64(config: Prefill) -> None:
 
 
 def check(launch: PrefillLaunch) -> None:
-    """Right, of this step's prefill rows only, twice the same."""
-    launch.plan()
-    launch.run()
-    expected, own = reference(launch.call, decode=False)
-    if own.any():
-        assert relative_error(launch.y[own], expected[own]) < ROUNDING
-    assert launch.y[~own].isnan().all(), "rows of other sequences were written"
-    first = launch.y.clone()
-    launch.y.fill_(torch.nan)
-    launch.run()
-    assert torch.equal(launch.y[own], first[own]), "two runs differ"
+    check_attention(launch, decode=False)
     assert launch.config.few or not launch.scratch["arrivals"].any()
