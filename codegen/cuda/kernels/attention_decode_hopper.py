@@ -37,6 +37,8 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from oi.codegen.cuda.kernels.hopper_ring import ring_barriers
+
 LOG2E = gl.constexpr(1.4426950408889634)
 COLUMNS = gl.constexpr(64)  # of one 128-byte swizzled copy
 
@@ -359,12 +361,7 @@ def _attend(
     BOXES: gl.constexpr = STAGES * (D // COLUMNS) * (BLOCK // B)
     k_boxes = k_tiles._reinterpret(gl.bfloat16, [BOXES, B, COLUMNS], TILE)
     v_boxes = v_tiles._reinterpret(gl.bfloat16, [BOXES, B, COLUMNS], TILE)
-    full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    for i in gl.static_range(STAGES):
-        mbarrier.init(full.index(i), count=1)
-        mbarrier.init(empty.index(i), count=1)
-    fence_async_shared()
+    full, empty = ring_barriers(STAGES)
     tiles = (q_tile, k_tiles, v_tiles, p_tile)
     barriers = (full, empty)
     gl.warp_specialize(

@@ -23,6 +23,8 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from oi.codegen.cuda.kernels.hopper_ring import ring_barriers
+
 __all__ = ["gemm_prefill"]
 
 
@@ -175,12 +177,7 @@ def gemm_prefill(
     w1_smem = w0_smem
     if N1 > 0:
         w1_smem = gl.allocate_shared_memory(gl.bfloat16, [STAGES, N1, BLOCK_K], w1_desc.layout)
-    full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    for s in gl.static_range(STAGES):
-        mbarrier.init(full.index(s), count=1)
-        mbarrier.init(empty.index(s), count=1)
-    fence_async_shared()
+    full, empty = ring_barriers(STAGES)
     gdc_launch_dependents()
     gl.warp_specialize(
         [

@@ -22,13 +22,14 @@ registers, the next kernel's rings fill while this one runs.
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import (
-    fence_async_shared,
     mbarrier,
     tma,
     warpgroup_mma,
     warpgroup_mma_wait,
 )
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from oi.codegen.cuda.kernels.hopper_ring import ring_barriers
 
 __all__ = ["gemm_skinny", "load_weight", "place_of", "store_partial", "store_tile"]
 
@@ -212,12 +213,7 @@ def gemm_skinny(
     if SWIGLU:
         up_smem = gl.allocate_shared_memory(gl.bfloat16, [STAGES, BLOCK_N, BLOCK_K], w_desc.layout)
     x_smem = gl.allocate_shared_memory(gl.bfloat16, [STAGES, BLOCK_M, BLOCK_K], x_desc.layout)
-    full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    for s in gl.static_range(STAGES):
-        mbarrier.init(full.index(s), count=1)
-        mbarrier.init(empty.index(s), count=1)
-    fence_async_shared()
+    full, empty = ring_barriers(STAGES)
     gl.warp_specialize(
         [
             (_consumer, (gate_smem, up_smem, x_smem, full, empty, y_ptr, partial_ptr, ticket_ptr, M,
