@@ -16,7 +16,6 @@ from oi.runtime.messages import StepDone
 __all__ = ["beside", "restore", "revisit"]
 
 REPEATS = 5
-ANSWER = 16
 
 
 def restore(user: User, lengths: list[int]) -> list[dict[str, Any]]:
@@ -102,23 +101,28 @@ def _decode_beside(
 
 
 def revisit(user: User, minutes: float, host_tokens: int) -> dict[str, Any]:
-    """One request at a time, so that a prompt's answer depends on nothing but what was found of it."""
-    pool = user.limits.pages * user.limits.page_size
+    """One request at a time, and answers to the bit: each depends on nothing but the pages that were found.
+
+    A prompt has one token beyond its pages, and prompt and answer never fill the page of that token. Were it filled, a
+    page of the same content might take its place, if one is still on the device, computed by a step of another shape.
+    """
+    page = user.limits.page_size
+    pool = user.limits.pages * page
     longest = min(4096, user.limits.max_model_len // 4)
     prompts, left = [], 3 * pool
     while left > 0:
-        prompts.append(user.prompt(random.randint(longest // 4, longest)))
+        prompts.append(user.prompt(random.randint(longest // 4, longest) // page * page + 1))
         left -= len(prompts[-1])
     answers = []
     for prompt in prompts:
-        user.ask(prompt, ANSWER)
-        answers.append(user.ask(prompt, ANSWER).tokens)  # all but the last page on the device
+        user.ask(prompt, page - 1)
+        answers.append(user.ask(prompt, page - 1).tokens)  # all its pages on the device
     counts = {"requests": 0, "different": 0, "found": 0, "findable": 0}
     start, resident, end = user.engine.stats(), resident_bytes(), time.monotonic() + 60 * minutes
     peak = resident
     while time.monotonic() < end:
         which = random.randrange(len(prompts))
-        asked = user.ask(prompts[which], ANSWER)
+        asked = user.ask(prompts[which], page - 1)
         counts["requests"] += 1
         counts["different"] += asked.tokens != answers[which]
         counts["found"] += asked.cached
